@@ -1,0 +1,3 @@
+//! Per-partition lock-free rings of pooled segments.
+
+pub mod arena;

@@ -1,0 +1,3 @@
+//! The sender as a state machine: no thread, no clock, no socket.
+
+pub mod transmit;

@@ -1,0 +1,1 @@
+//! The embedded broker, for tests and demos.

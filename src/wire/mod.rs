@@ -1,0 +1,4 @@
+//! Kafka's bytes, as pure functions.
+
+pub mod record;
+pub mod varint;

@@ -1,0 +1,116 @@
+//! One record of a RecordBatch v2: its exact length for a given place, and its bytes.
+//!
+//! `length varint | attributes 0 | timestamp delta varlong | offset delta varint | key | value | headers`, each of
+//! key and value as a varint length (-1: null) and bytes.
+
+use super::varint::{put_signed, signed_len};
+
+/// A record header: a key and an optional value. Order and repeated keys are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Header<'a> {
+    /// The header's name.
+    pub key: &'a str,
+    /// The header's bytes; `None` is Kafka's null.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What of a record goes into its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fields<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [Header<'a>],
+}
+
+/// The lengths of a record that do not depend on its place in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Key, value and headers with their lengths.
+    payload: usize,
+}
+
+/// The longest a record's head can be: its own length, attributes, both deltas, the key's length.
+pub const HEAD_MAX: usize = 5 + 1 + 10 + 5 + 5;
+
+fn bytes_len(bytes: Option<usize>) -> usize {
+    bytes.map_or(1, |len| signed_len(len as i64) + len)
+}
+
+impl Shape {
+    /// Measures `fields`.
+    #[inline]
+    pub fn of(fields: &Fields<'_>) -> Self {
+        Self::with_value_len(fields, fields.value.map(<[u8]>::len))
+    }
+
+    /// Measures `fields` with a value of `value_len` bytes in place of its own.
+    #[inline]
+    pub fn with_value_len(fields: &Fields<'_>, value_len: Option<usize>) -> Self {
+        let mut payload = bytes_len(fields.key.map(<[u8]>::len)) + bytes_len(value_len);
+        payload += signed_len(fields.headers.len() as i64);
+        for header in fields.headers {
+            payload += bytes_len(Some(header.key.len())) + bytes_len(header.value.map(<[u8]>::len));
+        }
+        Self { payload }
+    }
+
+    /// Length of what follows the record's own length.
+    #[inline]
+    pub fn body_len(self, timestamp_delta: i64, offset_delta: i32) -> usize {
+        1 + signed_len(timestamp_delta) + signed_len(i64::from(offset_delta)) + self.payload
+    }
+
+    /// The whole record's length.
+    #[inline]
+    pub fn len(self, timestamp_delta: i64, offset_delta: i32) -> usize {
+        let body = self.body_len(timestamp_delta, offset_delta);
+        signed_len(body as i64) + body
+    }
+
+    /// No record with these fields is longer, wherever it lies.
+    #[inline]
+    pub fn len_max(self) -> usize {
+        5 + 1 + 10 + 5 + self.payload
+    }
+
+    /// Writes what comes before the key and returns its length, [`HEAD_MAX`] at most.
+    #[inline]
+    pub fn put_head(self, out: &mut [u8], timestamp_delta: i64, offset_delta: i32) -> usize {
+        let mut at = put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
+        out[at] = 0;
+        at += 1;
+        at += put_signed(&mut out[at..], timestamp_delta);
+        at + put_signed(&mut out[at..], i64::from(offset_delta))
+    }
+
+    /// Writes the record: `out` is exactly [`Shape::len`] bytes long.
+    #[inline]
+    pub fn put(self, out: &mut [u8], fields: &Fields<'_>, timestamp_delta: i64, offset_delta: i32) {
+        let mut at = self.put_head(out, timestamp_delta, offset_delta);
+        at += put_bytes(&mut out[at..], fields.key);
+        at += put_bytes(&mut out[at..], fields.value);
+        put_headers(&mut out[at..], fields.headers);
+    }
+}
+
+/// A length and bytes, or -1. Returns what was written.
+#[inline]
+pub fn put_bytes(out: &mut [u8], bytes: Option<&[u8]>) -> usize {
+    let Some(bytes) = bytes else {
+        return put_signed(out, -1);
+    };
+    let at = put_signed(out, bytes.len() as i64);
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+    at + bytes.len()
+}
+
+/// The number of headers and each of them. Returns what was written.
+#[inline]
+pub fn put_headers(out: &mut [u8], headers: &[Header<'_>]) -> usize {
+    let mut at = put_signed(out, headers.len() as i64);
+    for header in headers {
+        at += put_bytes(&mut out[at..], Some(header.key.as_bytes()));
+        at += put_bytes(&mut out[at..], header.value);
+    }
+    at
+}
