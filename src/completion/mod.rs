@@ -12,6 +12,9 @@ mod pool;
 mod primitives;
 mod slot;
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub use delivery::Delivery;
 pub(crate) use metadata::Outcome;
 pub use metadata::{DeliveryListener, RecordMetadata};

@@ -51,6 +51,9 @@ pub(super) struct Slot {
     shared: Mutex<Option<Box<Shared>>>,
 }
 
+// SAFETY: `whole` is the one field that is not atomic or locked, and (d) says who touches it when.
+unsafe impl Sync for Slot {}
+
 #[cfg(all(not(loom), target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
@@ -173,6 +176,19 @@ impl CompletionPool {
         slot.state.store(0, Relaxed);
         slot.references.store(SENDER, Relaxed);
         CompletionRef(Cell::new(Some(NonNull::from(slot))))
+    }
+}
+
+#[cfg(test)]
+impl CompletionPool {
+    /// A completion with `n` deliveries, whose timestamps are 100, 101, …; it must be finished with that `n`.
+    pub(crate) fn take_with_deliveries(self: &Arc<Self>, n: u32) -> (CompletionRef, Vec<Delivery>) {
+        let raw = self.take().into_raw();
+        // SAFETY: it is in use, the caller finishes it with `n`, and makes the sender's calls through what is returned.
+        let completion = || unsafe { CompletionRef::from_raw(raw) };
+        // SAFETY: as above.
+        let deliveries = (0..n).map(|i| unsafe { Delivery::new(completion(), i, 100 + i64::from(i)) }).collect();
+        (completion(), deliveries)
     }
 }
 

@@ -14,19 +14,4 @@ pub(crate) use delivery::Failure;
 pub use delivery::{DeliveryError, DeliveryErrorKind, Written};
 pub use send::{CloseReport, Leftover, Refused, SendError, WaitedFor};
 
-/// Stands in until `wire::error_code` is here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ErrorCode(pub i16);
-
-impl ErrorCode {
-    /// Stands in.
-    pub fn describe(self) -> &'static str {
-        ""
-    }
-}
-
-impl std::fmt::Display for ErrorCode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "({})", self.0)
-    }
-}
+pub use crate::wire::error_code::ErrorCode;

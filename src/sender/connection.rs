@@ -138,6 +138,19 @@ impl Versions {
     }
 }
 
+/// Why we gave a connection up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The oldest request was not answered in time.
+    RequestTimeout,
+    /// Nothing to do for `connections.max.idle.ms`.
+    Idle,
+    /// Set-up failed, or the peer does not keep to the protocol.
+    Broken,
+    /// The producer closes.
+    Shutdown,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -171,8 +184,8 @@ pub struct Connection {
     pub last_used: Duration,
     /// Its timer.
     pub armed: Armed,
-    /// Why we closed it, when we did.
-    pub closed_because: Option<String>,
+    /// Why we closed it, when we did, and in words.
+    pub closed_because: Option<(Cause, String)>,
     next_correlation: i32,
 }
 

@@ -70,9 +70,9 @@ impl Sequences {
         self.spoiled
     }
 
-    /// The next `count` numbers, under the producer id that the partition uses, at first `producer`.
-    pub fn stamp(&mut self, producer: ProducerId, count: u32) -> Stamp {
-        let (producer, epoch) = *self.identity.get_or_insert((producer, ProducerEpoch(0)));
+    /// The next `count` numbers, under the producer id that the partition uses; at first that is `current`.
+    pub fn stamp(&mut self, current: (ProducerId, ProducerEpoch), count: u32) -> Stamp {
+        let (producer, epoch) = *self.identity.get_or_insert(current);
         let sequence = Sequence(self.next as i32);
         self.next = sequence.plus(count).0 as u32;
         Stamp { producer, epoch, sequence }
@@ -111,7 +111,7 @@ pub enum Identity {
     /// Asked for.
     Asked { failures: u32 },
     /// Ours.
-    Known(ProducerId),
+    Known(ProducerId, ProducerEpoch),
 }
 
 impl Identity {
@@ -122,7 +122,7 @@ impl Identity {
 
     /// Batches may be stamped, or need no stamp.
     pub fn ready(self) -> bool {
-        matches!(self, Self::Off | Self::Known(_))
+        matches!(self, Self::Off | Self::Known(..))
     }
 }
 
@@ -140,16 +140,16 @@ mod tests {
     #[test]
     fn an_epoch_starts_at_zero_and_needs_an_ack() {
         let mut sequences = Sequences::default();
-        let first = sequences.stamp(ProducerId(9), 10);
+        let first = sequences.stamp((ProducerId(9), ProducerEpoch(0)), 10);
         assert_eq!(first, Stamp { producer: ProducerId(9), epoch: ProducerEpoch(0), sequence: Sequence(0) });
-        let second = sequences.stamp(ProducerId(10), 5);
+        let second = sequences.stamp((ProducerId(10), ProducerEpoch(3)), 5);
         assert_eq!((second.producer, second.sequence), (ProducerId(9), Sequence(10)), "the id stays");
         sequences.ack(first);
         assert!(sequences.acked());
         sequences.spoil();
         assert!(sequences.bump());
         assert!(!sequences.acked() && !sequences.spoiled());
-        let third = sequences.stamp(ProducerId(9), 1);
+        let third = sequences.stamp((ProducerId(9), ProducerEpoch(0)), 1);
         assert_eq!((third.epoch, third.sequence), (ProducerEpoch(1), Sequence(0)));
         sequences.ack(second);
         assert!(!sequences.acked(), "an ack of the old epoch says nothing of the new one");
@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn epochs_run_out() {
         let mut sequences = Sequences::default();
-        sequences.stamp(ProducerId(1), 1);
+        sequences.stamp((ProducerId(1), ProducerEpoch(0)), 1);
         let bumps = (0..40_000).take_while(|_| sequences.bump()).count();
         assert_eq!(bumps, i16::MAX as usize);
         sequences.renew();
-        assert_eq!(sequences.stamp(ProducerId(2), 1).producer, ProducerId(2));
+        assert_eq!(sequences.stamp((ProducerId(2), ProducerEpoch(0)), 1).producer, ProducerId(2));
     }
 }

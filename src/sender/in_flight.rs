@@ -10,27 +10,34 @@ use super::transmit::ConnectionId;
 use crate::accumulator::Partition;
 use crate::completion::CompletionRef;
 use crate::error::BrokerError;
+use crate::metadata::TopicId;
 
 /// A run of records of one segment.
 #[derive(Clone, Copy, Debug)]
-pub struct Part {
+pub struct Run {
     /// The segment, to be given back.
     pub segment: u32,
-    /// Where its records lie in the arena, and how long they are.
+    /// Where the records lie in the arena.
     pub offset: usize,
+    /// How long they are.
     pub len: u32,
     /// Index in the segment of the first record.
     pub first: u32,
     /// How many records.
     pub count: u32,
-    /// Who waits for them.
-    pub completion: CompletionRef,
+    /// The segment's records have listener entries.
+    pub tagged: bool,
+}
+
+/// A run of records and who waits for them.
+#[derive(Debug)]
+pub struct Part {
+    /// The records.
+    pub run: Run,
+    /// Where their results go. `None`: the segment was split, and all its parts' results go to one place, by segment.
+    pub completion: Option<CompletionRef>,
     /// How many Deliveries the segment's completion has.
     pub deliveries: u32,
-    /// Its records have listener entries.
-    pub tagged: bool,
-    /// Part of a segment that other batches hold parts of as well.
-    pub shared: bool,
 }
 
 /// A sealed batch: its records where the writers put them, its header's fields, and what has happened to it.
@@ -52,6 +59,8 @@ pub struct Batch {
     pub max_timestamp: i64,
     /// Ring position of its first segment, for flush.
     pub position: u64,
+    /// Id of the topic that it was last sent to.
+    pub topic_id: TopicId,
     /// When its first record was seen.
     pub opened: Duration,
     /// Producer id, epoch and sequence; `None` before the first drain and without idempotence.
@@ -115,6 +124,8 @@ pub struct PartitionState {
     pub active: bool,
     /// Earliest delivery timeout among its batches in flight.
     pub expires: Option<Duration>,
+    /// Records that a close gave up.
+    pub left_behind: u64,
     /// Its timer.
     pub armed: Armed,
 }
@@ -141,6 +152,7 @@ impl PartitionState {
             listed: false,
             active: false,
             expires: None,
+            left_behind: 0,
             armed: Armed::default(),
         }
     }

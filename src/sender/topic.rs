@@ -1,6 +1,6 @@
 //! A topic as writers and the sender share it: its partitions, in a table that only grows.
 
-use std::sync::atomic::{AtomicI16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::accumulator::Partition;
@@ -21,7 +21,14 @@ pub struct TopicShared {
     pub changed: WaitList,
     count: AtomicU32,
     refused: AtomicI16,
+    asked: AtomicBool,
     chunks: [OnceLock<Box<[Cell]>>; 31],
+}
+
+impl std::fmt::Debug for TopicShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopicShared").field("name", &self.name).field("count", &self.count()).finish_non_exhaustive()
+    }
 }
 
 fn place(index: u32) -> (usize, usize) {
@@ -39,6 +46,7 @@ impl TopicShared {
             changed: WaitList::default(),
             count: AtomicU32::new(0),
             refused: AtomicI16::new(0),
+            asked: AtomicBool::new(false),
             chunks: std::array::from_fn(|_| OnceLock::new()),
         }
     }
@@ -67,9 +75,15 @@ impl TopicShared {
         }
     }
 
-    /// Sender: the broker refused the topic, or no longer does.
+    /// Somebody needs to know more. True: nobody had said so since the last answer, and the sender must be told.
+    pub fn ask(&self) -> bool {
+        !self.asked.load(Ordering::Relaxed) && !self.asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Sender: the broker refused the topic.
     pub fn set_refused(&self, error: ErrorCode) {
         self.refused.store(error.0, Ordering::Release);
+        self.asked.store(false, Ordering::Release);
         self.changed.wake_all();
     }
 
@@ -87,6 +101,7 @@ impl TopicShared {
     /// Sender: from now on the topic has `count` partitions.
     pub fn publish(&self, count: u32) {
         self.refused.store(0, Ordering::Release);
+        self.asked.store(false, Ordering::Release);
         self.count.store(count, Ordering::Release);
         self.changed.wake_all();
     }

@@ -56,6 +56,11 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// The bytes from `start` to `end`, places that [`Reader::position`] gave.
+    pub fn between(&self, start: usize, end: usize) -> &'a [u8] {
+        &self.bytes[start..end]
+    }
+
     /// The error that says `what` is wrong at this place.
     pub fn error(&self, what: &'static str) -> WireError {
         WireError { what, at: self.at }
@@ -265,6 +270,11 @@ impl<'a> Writer<'a> {
     /// A topic id or another UUID.
     pub fn uuid(&mut self, value: &[u8; 16]) {
         self.out.extend_from_slice(value);
+    }
+
+    /// Bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
     }
 
     /// An unsigned varint.

@@ -5,6 +5,8 @@
 //! `server` and is compiled for the embedded broker only.
 
 pub mod api_versions;
+#[cfg(any(test, feature = "testing"))]
+pub mod batch_view;
 pub mod codec;
 pub mod error_code;
 pub mod frame;
@@ -14,4 +16,6 @@ pub mod metadata;
 pub mod produce;
 pub mod record;
 pub mod record_batch;
+#[cfg(any(test, feature = "testing"))]
+pub mod server;
 pub mod varint;

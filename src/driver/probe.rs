@@ -1,0 +1,53 @@
+//! Which driver runs here: io_uring where the kernel allows it, readiness everywhere else. Said once per start.
+
+use std::io;
+
+use super::epoll::Epoll;
+use super::{Driver, Setup};
+
+/// Which driver the user asked for (`driver`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DriverChoice {
+    /// io_uring if it works here, else epoll.
+    #[default]
+    Auto,
+    /// io_uring; where it is refused, epoll all the same, with a warning.
+    IoUring,
+    /// epoll, or what the system has instead.
+    Epoll,
+}
+
+/// Makes the driver on the thread that is to own it.
+pub fn choose(choice: DriverChoice, setup: &Setup) -> io::Result<Box<dyn Driver>> {
+    choose_from(choice, setup, uring)
+}
+
+/// The same with another way to make the ring.
+fn choose_from(
+    choice: DriverChoice,
+    setup: &Setup,
+    uring: impl FnOnce(&Setup) -> io::Result<Box<dyn Driver>>,
+) -> io::Result<Box<dyn Driver>> {
+    if choice != DriverChoice::Epoll {
+        match uring(setup) {
+            Ok(driver) => {
+                tracing::info!(driver = driver.name(), "driver chosen");
+                return Ok(driver);
+            }
+            Err(error) if choice == DriverChoice::IoUring => {
+                tracing::warn!(%error, "driver=io_uring was asked for but cannot be used here; epoll is used instead");
+            }
+            Err(error) => tracing::info!(%error, "io_uring cannot be used here; epoll is used instead"),
+        }
+    }
+    let driver: Box<dyn Driver> = Box::new(Epoll::new(setup)?);
+    if choice == DriverChoice::Epoll {
+        tracing::info!(driver = driver.name(), "driver chosen");
+    }
+    Ok(driver)
+}
+
+/// A ring, or why there is none.
+fn uring(_: &Setup) -> io::Result<Box<dyn Driver>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring exists on Linux only"))
+}
