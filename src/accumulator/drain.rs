@@ -1,6 +1,6 @@
 //! The sender's half: which partitions are ready, what may leave, drain in ring order, close, put back.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     Accumulator, Partition,
@@ -36,7 +36,6 @@ pub struct Peek {
 }
 
 /// One drained segment: records of one batch, in the arena.
-#[derive(Debug, PartialEq, Eq)]
 pub struct SealedSegment {
     /// For [`Accumulator::release`].
     pub index: u32,
@@ -52,6 +51,16 @@ pub struct SealedSegment {
     pub deliveries: u32,
     /// Its records have entries.
     pub tagged: bool,
+}
+
+impl fmt::Debug for SealedSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, offset, len, count, deliveries, tagged, .. } = self;
+        write!(
+            f,
+            "segment {index}: {count} records ({deliveries} deliveries, tagged {tagged}) at {offset}, {len} bytes"
+        )
+    }
 }
 
 /// Sealed segments in ring order, to leave under one header. Never without a record; no segment without one.
@@ -81,7 +90,6 @@ struct Head {
 }
 
 /// The sender's half of an accumulator.
-#[derive(Debug)]
 pub struct Drain {
     accumulator: Arc<Accumulator>,
     heads: Vec<Head>,
@@ -90,6 +98,12 @@ pub struct Drain {
     spare: Vec<Vec<SealedSegment>>,
     /// The walk of the chain that is being drained.
     walked: Vec<u32>,
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("partitions", &self.heads.len()).finish_non_exhaustive()
+    }
 }
 
 impl Drain {
@@ -353,13 +367,13 @@ impl Accumulator {
         self.room.wake_all();
     }
 
-    /// Who is to be told about record `i` of a drained segment that was not released.
-    pub fn entry(&self, segment: &SealedSegment, i: u32) -> Entry {
-        if !segment.tagged || i >= segment.count {
+    /// Who is to be told about record `i` of a drained, tagged segment that was not released.
+    pub fn entry(&self, segment: u32, i: u32) -> Entry {
+        let header = self.pool.header(segment);
+        if u64::from(i) >= header.claim().count() {
             return Entry::None;
         }
-        let header = self.pool.header(segment.index);
-        let at = entry::offset(segment.index as usize * UNIT, header.run().1, i);
+        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
         // SAFETY: clause (f) of `arena.rs`.
         unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
     }

@@ -3,6 +3,7 @@
 //! A [`Driver`] carries transmits to sockets and bytes back; [`thread`] is the loop that puts a driver under a sender.
 //! Two drivers exist, io_uring and readiness (epoll through mio), and both pass the one list in `tests.rs`.
 
+pub mod callbacks;
 pub mod clock;
 pub mod epoll;
 pub mod fork;
