@@ -17,6 +17,7 @@ mod accumulator;
 
 mod sender;
 
+#[cfg(not(loom))]
 mod driver;
 
 #[cfg(feature = "testing")]

@@ -1,6 +1,6 @@
 //! The sender's half: which partitions are ready, what may leave, drain in ring order, close, put back.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     Accumulator, Partition,
@@ -36,7 +36,6 @@ pub struct Peek {
 }
 
 /// One drained segment: records of one batch, in the arena.
-#[derive(Debug, PartialEq, Eq)]
 pub struct SealedSegment {
     /// For [`Accumulator::release`].
     pub index: u32,
@@ -52,6 +51,16 @@ pub struct SealedSegment {
     pub deliveries: u32,
     /// Its records have entries.
     pub tagged: bool,
+}
+
+impl fmt::Debug for SealedSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, offset, len, count, deliveries, tagged, .. } = self;
+        write!(
+            f,
+            "segment {index}: {count} records ({deliveries} deliveries, tagged {tagged}) at {offset}, {len} bytes"
+        )
+    }
 }
 
 /// Sealed segments in ring order, to leave under one header. Never without a record; no segment without one.
@@ -81,7 +90,6 @@ struct Head {
 }
 
 /// The sender's half of an accumulator.
-#[derive(Debug)]
 pub struct Drain {
     accumulator: Arc<Accumulator>,
     heads: Vec<Head>,
@@ -90,6 +98,12 @@ pub struct Drain {
     spare: Vec<Vec<SealedSegment>>,
     /// The walk of the chain that is being drained.
     walked: Vec<u32>,
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("partitions", &self.heads.len()).finish_non_exhaustive()
+    }
 }
 
 impl Drain {

@@ -155,7 +155,6 @@ impl Refused {
 }
 
 /// What writers and the sender share.
-#[derive(Debug)]
 pub struct Accumulator {
     pool: Pool,
     ready: ReadySet,
@@ -173,6 +172,12 @@ pub struct Accumulator {
     ordinary: usize,
     batch_size: u32,
     max_request_size: usize,
+}
+
+impl fmt::Debug for Accumulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accumulator").field("free", &self.free()).finish_non_exhaustive()
+    }
 }
 
 impl Accumulator {

@@ -4,7 +4,8 @@
 //! the rest once its place is known, and one CAS links the run, sealed and complete.
 //!
 //! *Why this is sound*: (a) until that CAS the run belongs to whoever took it from the pool (clause (d) of `arena.rs`);
-//! (b) the `Delivery` is made once the CAS succeeded, with a commit word that counted it.
+//! (b) the completion is known to nobody else until that CAS, and the commit word that it publishes counts the
+//! `Delivery`; one that was made for a run that was not linked is forgotten, not dropped.
 
 use std::sync::Arc;
 
@@ -127,12 +128,19 @@ impl Accumulator {
         attach: Attach,
         may_open: bool,
     ) -> Result<Appended, Refused> {
-        let completion = self.completions.take();
-        let linked = self.link_with(partition, prepared, attach, may_open, completion);
-        if linked.is_err() {
-            completion.put_unused();
+        let completion = self.completions.take().into_raw();
+        // SAFETY: clause (b).
+        let delivery = (attach == Attach::Delivery)
+            .then(|| unsafe { Delivery::new(CompletionRef::from_raw(completion), 0, prepared.timestamp) });
+        match self.link_with(partition, prepared, attach, may_open, completion) {
+            Ok(()) => Ok(Appended { delivery, timestamp: prepared.timestamp }),
+            Err(why) => {
+                std::mem::forget(delivery);
+                // SAFETY: clause (b).
+                unsafe { CompletionRef::from_raw(completion) }.put_unused();
+                Err(why)
+            }
         }
-        linked
     }
 
     fn link_with(
@@ -141,8 +149,8 @@ impl Accumulator {
         prepared: &Prepared,
         attach: Attach,
         may_open: bool,
-        completion: CompletionRef,
-    ) -> Result<Appended, Refused> {
+        completion: *mut (),
+    ) -> Result<(), Refused> {
         let need = prepared.shape.len_max();
         loop {
             match self.look(partition) {
@@ -162,12 +170,8 @@ impl Accumulator {
                     if room.is_some_and(|room| room < need as u64) {
                         self.end(partition, position, from);
                     } else if self.link_at(partition, prepared, attach, completion, position, from, base) {
-                        let wants_delivery = attach == Attach::Delivery;
-                        // SAFETY: clause (b).
-                        let delivery =
-                            wants_delivery.then(|| unsafe { Delivery::new(completion, 0, prepared.timestamp) });
                         self.notify(partition);
-                        return Ok(Appended { delivery, timestamp: prepared.timestamp });
+                        return Ok(());
                     }
                 }
             }
@@ -180,7 +184,7 @@ impl Accumulator {
         partition: &Partition,
         prepared: &Prepared,
         attach: Attach,
-        completion: CompletionRef,
+        completion: *mut (),
         position: u64,
         from: Slot,
         base: Option<Base>,
@@ -227,11 +231,16 @@ impl Accumulator {
 
 /// A record whose value the caller writes in place. Dropping it gives its memory back; leaking it costs that memory.
 /// Nobody waits for it before its commit.
-#[derive(Debug)]
 pub struct PrivateClaim {
     accumulator: Arc<Accumulator>,
     partition: Arc<Partition>,
     prepared: Option<Prepared>,
+}
+
+impl std::fmt::Debug for PrivateClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PrivateClaim").field("partition", &self.partition.place).finish_non_exhaustive()
+    }
 }
 
 impl PrivateClaim {

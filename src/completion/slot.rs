@@ -15,6 +15,7 @@
 //!     (Release by the sender's RMW, Acquire by their load), and before their own drop (Release; zero is Acquire).
 
 use std::cell::Cell;
+use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -264,6 +265,12 @@ impl CompletionRef {
         }
         // SAFETY: (b), the sender's last call.
         unsafe { release(pointer, SENDER - u64::from(deliveries)) }
+    }
+}
+
+impl fmt::Debug for CompletionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CompletionRef").field(&self.0.get()).finish()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::ProducerConfig;
 use super::values::{
-    Acks, Cores, DriverChoice, IdleStrategy, Rule, read_bool, read_millis, read_number, read_servers,
-    read_socket_buffer, show_bool, show_millis, show_servers, show_socket_buffer,
+    Acks, Cores, DriverChoice, IdleStrategy, Rule, read_bool, read_millis, read_millis_or_never, read_number,
+    read_servers, read_socket_buffer, show_bool, show_millis, show_servers, show_socket_buffer,
 };
 
 /// One key of the configuration.
@@ -200,12 +200,8 @@ pub(super) const KEYS: &[Row] = &[
         "connections.max.idle.ms",
         connections_max_idle,
         "milliseconds, -1: never",
-        |text: &str| if text == "-1" {
-            Ok(None)
-        } else {
-            read_millis(text, 0).map(Some).map_err(|rule| Rule::from(format!("{rule}, or -1 for never")))
-        },
-        |idle: &Option<_>| idle.map_or_else(|| "-1".to_owned(), show_millis),
+        read_millis_or_never,
+        |idle: &_| show_millis(*idle),
         "After how long an unused connection is closed."
     ),
     row!(

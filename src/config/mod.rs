@@ -48,8 +48,8 @@ pub struct ProducerConfig {
     pub(crate) metadata_max_idle: Duration,
     pub(crate) connection_setup_timeout: Duration,
     pub(crate) connection_setup_timeout_max: Duration,
-    /// `None`: connections stay however long they are idle.
-    pub(crate) connections_max_idle: Option<Duration>,
+    /// A hundred years where connections stay however long they are idle.
+    pub(crate) connections_max_idle: Duration,
     /// SO_SNDBUF in bytes; `None`: the operating system decides.
     pub(crate) send_buffer: Option<usize>,
     /// SO_RCVBUF in bytes; `None`: the operating system decides.
@@ -91,7 +91,7 @@ impl Default for ProducerConfig {
             metadata_max_idle: ms(300_000),
             connection_setup_timeout: ms(10_000),
             connection_setup_timeout_max: ms(30_000),
-            connections_max_idle: Some(ms(540_000)),
+            connections_max_idle: ms(540_000),
             send_buffer: None,
             receive_buffer: None,
             allow_auto_create: true,

@@ -12,6 +12,9 @@ pub(super) type Rule = Cow<'static, str>;
 /// The longest time that Kafka can say, 2^31 - 1 ms: more than 24 days. Longer ones count as this.
 pub(super) const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// Stands for "never": can be added to any clock, and nobody sees its end.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Who must have a record before it counts as delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Acks {
@@ -143,9 +146,17 @@ pub(super) fn read_millis(text: &str, least: u64) -> Result<Duration, Rule> {
     }
 }
 
+/// As [`read_millis`], or -1 for never.
+pub(super) fn read_millis_or_never(text: &str) -> Result<Duration, Rule> {
+    match text {
+        "-1" => Ok(NEVER),
+        _ => read_millis(text, 0).map_err(|rule| format!("{rule}, or -1 for never").into()),
+    }
+}
+
 /// Whole milliseconds, which is all that a key can say.
 pub(super) fn show_millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
+    if duration == NEVER { "-1".to_owned() } else { duration.as_millis().to_string() }
 }
 
 /// A socket buffer in bytes; -1: the operating system decides.

@@ -16,6 +16,8 @@ mod socket;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+#[cfg(target_os = "linux")]
+pub mod uring;
 
 use std::fmt;
 use std::io;

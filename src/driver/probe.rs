@@ -48,6 +48,13 @@ fn choose_from(
 }
 
 /// A ring, or why there is none.
+#[cfg(target_os = "linux")]
+fn uring(setup: &Setup) -> io::Result<Box<dyn Driver>> {
+    Ok(Box::new(super::uring::Uring::new(setup)?))
+}
+
+/// A ring, or why there is none.
+#[cfg(not(target_os = "linux"))]
 fn uring(_: &Setup) -> io::Result<Box<dyn Driver>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring exists on Linux only"))
 }

@@ -238,7 +238,7 @@ impl Sender {
             let ring = self.drain.add_partition(place);
             topic.partitions.push(ring.id);
             debug_assert_eq!(ring.id as usize, self.partitions.len(), "ids count up");
-            ring.limit.store(topic.limit.saturating_sub(super::drain::BATCH_HEADER), Ordering::Relaxed);
+            ring.limit.store(topic.limit, Ordering::Relaxed);
             ring.leave_at.store(self.config.batch_size, Ordering::Relaxed);
             topic.shared.push(index as u32, ring.clone());
             self.partitions.push(PartitionState::new(ring, at as u32));

@@ -78,7 +78,7 @@ impl Sender {
             topic.limit = limit;
             tracing::info!(topic = %topic.shared.name, limit, "the topic takes smaller batches only");
             for id in &topic.partitions {
-                self.partitions[*id as usize].ring.limit.store(limit - BATCH_HEADER, Ordering::Relaxed);
+                self.partitions[*id as usize].ring.limit.store(limit, Ordering::Relaxed);
             }
         }
         room
@@ -130,9 +130,11 @@ impl Sender {
         for (piece, mut cut) in cuts {
             let piece = &mut pieces[piece];
             let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
-            let (offset, len) = self.drain.renumber(cut.offset, cut.len, cut.count, before as i32);
-            piece.bytes -= cut.len - len;
-            (cut.offset, cut.len) = (offset, len);
+            let renumbered = self.drain.renumber(cut.offset, cut.len as usize, 0, cut.count, before);
+            if let Some(moved) = renumbered {
+                piece.bytes -= cut.len - moved.len as u32;
+                (cut.offset, cut.len) = (moved.offset, moved.len as u32);
+            }
             piece.parts.push(Part { run: cut, completion: completion.take(), deliveries: part.deliveries });
         }
     }
