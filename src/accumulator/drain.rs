@@ -367,13 +367,13 @@ impl Accumulator {
         self.room.wake_all();
     }
 
-    /// Who is to be told about record `i` of a drained segment that was not released.
-    pub fn entry(&self, segment: &SealedSegment, i: u32) -> Entry {
-        if !segment.tagged || i >= segment.count {
+    /// Who is to be told about record `i` of a drained, tagged segment that was not released.
+    pub fn entry(&self, segment: u32, i: u32) -> Entry {
+        let header = self.pool.header(segment);
+        if u64::from(i) >= header.claim().count() {
             return Entry::None;
         }
-        let header = self.pool.header(segment.index);
-        let at = entry::offset(segment.index as usize * UNIT, header.run().1, i);
+        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
         // SAFETY: clause (f) of `arena.rs`.
         unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
     }

@@ -244,9 +244,23 @@ impl std::fmt::Debug for PrivateClaim {
 }
 
 impl PrivateClaim {
-    /// The value's bytes, to be written: zeros, or what lay there before.
+    /// The value's bytes: what was written, else zeros or what lay there before.
     #[cfg(not(loom))]
-    pub fn value(&mut self) -> &mut [u8] {
+    pub fn value(&self) -> &[u8] {
+        let Some(prepared) = &self.prepared else { return &[] };
+        let (start, len) = prepared.value;
+        // SAFETY: clause (a), as long as `self` is borrowed.
+        unsafe { self.accumulator.pool.arena.slice(prepared.offset() + start, len) }
+    }
+
+    /// Length of the value.
+    pub fn len(&self) -> usize {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.value.1)
+    }
+
+    /// The value's bytes, to be written.
+    #[cfg(not(loom))]
+    pub fn value_mut(&mut self) -> &mut [u8] {
         let Some(prepared) = &self.prepared else { return &mut [] };
         let (start, len) = prepared.value;
         // SAFETY: clause (a), as long as `self` is borrowed.

@@ -238,7 +238,7 @@ fn a_claim_is_written_in_place() {
     let mut claim = accumulator.claim(&partition, 5, Some(b"key"), &headers, Some(77)).unwrap();
     drop(accumulator.claim(&partition, 50_000, None, &[], None).unwrap());
     append(&accumulator, &partition, b"before").unwrap();
-    claim.value().copy_from_slice(b"value");
+    claim.value_mut().copy_from_slice(b"value");
     let done = claim.commit(Attach::Delivery).unwrap();
     append(&accumulator, &partition, b"after").unwrap();
     let records: Vec<_> = drain_all(&mut drain, 0).into_iter().flatten().collect();
@@ -320,7 +320,7 @@ fn entries_say_who_is_told() {
         for segment in &chain.segments {
             deliveries += segment.deliveries;
             for i in 0..segment.count {
-                let entry = accumulator.entry(segment, i);
+                let entry = accumulator.entry(segment.index, i);
                 if !segment.tagged {
                     assert_eq!(entry, Entry::None);
                     continue;
@@ -336,7 +336,7 @@ fn entries_say_who_is_told() {
                 );
                 seen += 1;
             }
-            assert_eq!(accumulator.entry(segment, segment.count), Entry::None);
+            assert_eq!(accumulator.entry(segment.index, segment.count), Entry::None);
         }
         settle(&mut drain, chain, &partition.place);
     }

@@ -92,14 +92,13 @@ impl ProducerBuilder {
     /// What is wrong with the configuration, or why the system gives no thread, no memory or no way to the network.
     pub fn build(self) -> Result<Producer, ConfigError> {
         let config = self.config.validate()?;
-        let unfit = |key: &str, value: usize, rule: String| ConfigError::new(key, &value.to_string(), &rule);
         let (accumulator, drain) = Accumulator::new(AccumulatorConfig {
             buffer_memory: config.buffer_memory,
             batch_size: config.batch_size as usize,
             max_request_size: config.max_request_size as usize,
             slots: SLOTS,
         })
-        .map_err(|why| unfit("buffer.memory", config.buffer_memory, why.to_string()))?;
+        .map_err(|why| ConfigError::new("buffer.memory", config.buffer_memory.to_string(), why.to_string()))?;
         let socket = |bytes: Option<usize>| bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
         let options = driver::Options {
             driver: config.driver,
@@ -121,7 +120,7 @@ impl ProducerBuilder {
             callbacks: Mutex::new(Callbacks::Idle),
         });
         let system = |error: std::io::Error| {
-            ConfigError::new("driver", &format!("{:?}", shared.config.driver), &format!("the system refuses: {error}"))
+            ConfigError::new("driver", shared.config.driver.name(), format!("the system refuses: {error}"))
         };
         if self.listener.is_some() {
             core.start_callbacks(self.listener).map_err(system)?;

@@ -53,7 +53,8 @@ impl Claim {
     pub fn try_commit(self) -> Result<Delivery, (Self, SendError)> {
         let Self { topic, claim } = self;
         match claim.commit(Attach::Delivery) {
-            Ok(appended) => Ok(appended),
+            Ok(Appended { delivery: Some(delivery), .. }) => Ok(delivery),
+            Ok(Appended { delivery: None, .. }) => unreachable!("a commit that asks for a delivery gets one"),
             Err((claim, refused)) => {
                 let error = topic.error_of(&Refusal::Full(refused), claim.len());
                 Err((Self { topic, claim }, error))

@@ -253,7 +253,7 @@ impl Sender {
             endpoint.succeeded();
         }
         self.shared.set_trouble(None);
-        let idle = self.config.connections_max_idle.map_or(Duration::MAX, |idle| self.now.monotonic + idle);
+        let idle = self.now.monotonic.saturating_add(self.config.connections_max_idle);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.armed.at(&mut self.timers, idle, Timer::Connection(id));
         }
@@ -300,10 +300,10 @@ impl Sender {
                 // Throttle time does not count.
                 let since = connection.head_since.max(connection.throttled_until.min(now));
                 if connection.unanswered.is_empty() {
-                    if idle.is_some_and(|idle| now >= connection.last_used + idle) {
+                    if now >= connection.last_used.saturating_add(idle) {
                         return self.give_up(id, Cause::Idle, "idle for connections.max.idle.ms".into());
                     }
-                    next = idle.map(|idle| connection.last_used + idle);
+                    next = Some(connection.last_used.saturating_add(idle));
                 } else if now >= since + request {
                     let why = format!("no answer within request.timeout.ms ({} ms)", request.as_millis());
                     return self.give_up(id, Cause::RequestTimeout, why);

@@ -194,7 +194,6 @@ impl Sender {
     /// What is due by `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.at(now);
-        self.confirm_unacknowledged();
         while let Some(timer) = self.timers.due(now.monotonic) {
             match timer {
                 Timer::Partition(id) => {

@@ -24,11 +24,17 @@ pub struct SplitSegment {
 }
 
 /// A batch in the making.
-#[derive(Default)]
 struct Piece {
     parts: Vec<Part>,
     count: u32,
     bytes: u32,
+    max_timestamp_delta: i64,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
+    }
 }
 
 impl Sender {
@@ -53,6 +59,7 @@ impl Sender {
                     parts: piece.parts,
                     count: piece.count,
                     bytes: piece.bytes,
+                    max_timestamp: batch.base_timestamp.saturating_add(piece.max_timestamp_delta),
                     stamp: own,
                     crc: None,
                     last_error: batch.last_error.clone(),
@@ -130,11 +137,10 @@ impl Sender {
         for (piece, mut cut) in cuts {
             let piece = &mut pieces[piece];
             let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
-            let renumbered = self.drain.renumber(cut.offset, cut.len as usize, 0, cut.count, before);
-            if let Some(moved) = renumbered {
-                piece.bytes -= cut.len - moved.len as u32;
-                (cut.offset, cut.len) = (moved.offset, moved.len as u32);
-            }
+            let moved = self.drain.renumber(cut.offset, cut.len as usize, 0, cut.count, before);
+            piece.bytes -= cut.len - moved.len as u32;
+            piece.max_timestamp_delta = piece.max_timestamp_delta.max(moved.max_timestamp_delta);
+            (cut.offset, cut.len) = (moved.offset, moved.len as u32);
             piece.parts.push(Part { run: cut, completion: completion.take(), deliveries: part.deliveries });
         }
     }

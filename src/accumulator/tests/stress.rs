@@ -57,7 +57,7 @@ fn write(accumulator: &Arc<Accumulator>, partitions: &[Arc<Partition>], writer: 
         let done = accumulator.block_for_room(None, || {
             let done = match private.take() {
                 Some(mut claim) => {
-                    claim.value().copy_from_slice(&bytes);
+                    claim.value_mut().copy_from_slice(&bytes);
                     claim.commit(attach).map_err(|(claim, why)| {
                         private = Some(claim);
                         why
@@ -125,7 +125,7 @@ fn stress(records: u64, close_after: u64, seed: u64) {
                 let mut at = 0;
                 for segment in &chain.segments {
                     for i in 0..segment.count {
-                        if let Entry::Tag { tag, timestamp } = accumulator.entry(segment, i) {
+                        if let Entry::Tag { tag, timestamp } = accumulator.entry(segment.index, i) {
                             let value = records[at].value.as_deref().unwrap();
                             assert_eq!(
                                 (tag.to_le_bytes(), timestamp),
