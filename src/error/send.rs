@@ -320,7 +320,7 @@ mod tests {
         }
         assert!(std::error::Error::source(&unknown).is_some());
 
-        let waited_for = WaitedFor::Metadata { topic: "orders".into(), cause: None };
+        let waited_for = WaitedFor::Metadata { topic: "orders".into(), cause: None, trouble: None };
         let text = SendError::Timeout { waited: Duration::from_millis(250), waited_for }.to_string();
         for part in ["250 ms", "max.block.ms", "'orders'", "bootstrap.servers"] {
             assert!(text.contains(part), "{text}");
