@@ -12,6 +12,8 @@ mod pool;
 mod primitives;
 mod slot;
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
