@@ -8,8 +8,9 @@
       partition: over all), each key on the partition that Java's murmur2 picks
   foreign_reader.py BOOTSTRAP TOPIC outcomes FILE [--duplicates-allowed]
       FILE says what a producer believes of each record, a line each, separated by tabs:
-      delivered|not-written|possibly-written, partition, offset, key, value ('-' = unknown or null). Delivered ones lie
-      where they are said to lie, in order per key; not-written ones are absent; nothing unknown is there
+      delivered|sent|not-written|possibly-written, partition, offset, key, value ('-' = unknown or null). Delivered ones
+      lie where they are said to lie, in order per key; not-written ones are absent; nothing unknown is there; sent ones
+      (acks=0: nobody answered) and possibly-written ones may be there or not
   foreign_reader.py BOOTSTRAP TOPIC like OTHER
       each key that both topics hold lies on the same partition in both (OTHER written by Java's own client)
 
@@ -198,8 +199,8 @@ def outcomes(topic, args):
         if state == b"delivered" and not seen[record]:
             complain(f"{short(record[1])}: reported as delivered, not there")
     count = collections.Counter(s.decode() for s in believed.values())
-    found = sum(1 for r, s in believed.items() if s == b"possibly-written" and seen[r])
-    return f"{dict(count)}, of the possibly written {found} are there, {duplicates} duplicates"
+    found = sum(1 for r, s in believed.items() if s in (b"possibly-written", b"sent") and seen[r])
+    return f"{dict(count)}, of the sent and possibly written {found} are there, {duplicates} duplicates"
 
 
 def like(topic, args):

@@ -1,7 +1,13 @@
 //! What this room needs of `completion`; under loom a stand-in without atomics, since completion has models of its own.
 
-pub use self::stand_in::{CompletionPool, CompletionRef, Delivery, Place};
+pub(crate) use crate::record::Place;
 
+#[cfg(loom)]
+pub(crate) use self::stand_in::{CompletionPool, CompletionRef, Delivery};
+#[cfg(not(loom))]
+pub(crate) use crate::completion::{CompletionPool, CompletionRef, Delivery};
+
+#[cfg(loom)]
 mod stand_in {
     use std::sync::Arc;
 
@@ -10,7 +16,7 @@ mod stand_in {
     pub struct CompletionPool;
 
     /// Stands in for `completion::CompletionRef`.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Debug)]
     pub struct CompletionRef;
 
     /// Stands in for `completion::Delivery`.
@@ -18,13 +24,6 @@ mod stand_in {
     pub struct Delivery {
         pub index: u32,
         pub timestamp: i64,
-    }
-
-    /// Stands in for `completion::Place`.
-    #[derive(Debug)]
-    pub struct Place {
-        pub topic: Arc<str>,
-        pub partition: i32,
     }
 
     impl CompletionPool {
@@ -37,7 +36,7 @@ mod stand_in {
     }
 
     impl CompletionRef {
-        pub fn put_unused(self) {}
+        pub fn put_unused(&self) {}
         pub fn into_raw(self) -> *mut () {
             std::ptr::null_mut()
         }

@@ -1,6 +1,6 @@
 //! The sender's half: which partitions are ready, what may leave, drain in ring order, close, put back.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
     Accumulator, Partition,
@@ -36,7 +36,6 @@ pub struct Peek {
 }
 
 /// One drained segment: records of one batch, in the arena.
-#[derive(Debug, PartialEq, Eq)]
 pub struct SealedSegment {
     /// For [`Accumulator::release`].
     pub index: u32,
@@ -52,6 +51,16 @@ pub struct SealedSegment {
     pub deliveries: u32,
     /// Its records have entries.
     pub tagged: bool,
+}
+
+impl fmt::Debug for SealedSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, offset, len, count, deliveries, tagged, .. } = self;
+        write!(
+            f,
+            "segment {index}: {count} records ({deliveries} deliveries, tagged {tagged}) at {offset}, {len} bytes"
+        )
+    }
 }
 
 /// Sealed segments in ring order, to leave under one header. Never without a record; no segment without one.
@@ -81,7 +90,6 @@ struct Head {
 }
 
 /// The sender's half of an accumulator.
-#[derive(Debug)]
 pub struct Drain {
     accumulator: Arc<Accumulator>,
     heads: Vec<Head>,
@@ -90,6 +98,12 @@ pub struct Drain {
     spare: Vec<Vec<SealedSegment>>,
     /// The walk of the chain that is being drained.
     walked: Vec<u32>,
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("partitions", &self.heads.len()).finish_non_exhaustive()
+    }
 }
 
 impl Drain {
@@ -151,6 +165,9 @@ impl Drain {
                 break;
             }
             let header = self.accumulator.pool.header(word.segment());
+            if walked > 0 && header.base().index == 0 {
+                break;
+            }
             let claim = header.claim();
             peek.bytes += header.claimed(claim);
             peek.any |= claim.count() > 0;
@@ -212,6 +229,10 @@ impl Drain {
                 continue;
             }
             let header = self.accumulator.pool.header(word.segment());
+            // A writer ended the chain here, and the next batch has begun.
+            if !chain.is_empty() && header.base().index == 0 {
+                return true;
+            }
             if leave == Leave::Now && !seal_last(header, chain.is_empty()) {
                 return false;
             }
@@ -267,7 +288,7 @@ impl Drain {
         // What this batch needed, the next one is likely to need; up to half of it in a second segment.
         partition.hint.store(class_for(chain.bytes as usize / 2) as u32, Relaxed);
         // Who was refused because the ring was full may try again.
-        accumulator.room.wake_all();
+        accumulator.made_room();
         chain
     }
 
@@ -311,7 +332,7 @@ impl Drain {
                         || partition.slot(position).compare_exchange(from.0, closed, Relaxed, Relaxed).is_ok()
                     {
                         // Who waits for room here waits in vain.
-                        accumulator.room.wake_all();
+                        accumulator.made_room();
                         return true;
                     }
                 }
@@ -350,16 +371,16 @@ impl Accumulator {
     pub fn release(&self, segment: u32) {
         let (share, units) = self.pool.header(segment).run();
         self.pool.put(segment, units, share);
-        self.room.wake_all();
+        self.made_room();
     }
 
     /// Who is to be told about record `i` of a drained segment that was not released.
-    pub fn entry(&self, segment: &SealedSegment, i: u32) -> Entry {
-        if !segment.tagged || i >= segment.count {
+    pub fn entry(&self, segment: u32, i: u32) -> Entry {
+        let header = self.pool.header(segment);
+        if !header.extent().tagged() || u64::from(i) >= header.claim().count() {
             return Entry::None;
         }
-        let header = self.pool.header(segment.index);
-        let at = entry::offset(segment.index as usize * UNIT, header.run().1, i);
+        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
         // SAFETY: clause (f) of `arena.rs`.
         unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
     }

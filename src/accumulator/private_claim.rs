@@ -4,7 +4,8 @@
 //! the rest once its place is known, and one CAS links the run, sealed and complete.
 //!
 //! *Why this is sound*: (a) until that CAS the run belongs to whoever took it from the pool (clause (d) of `arena.rs`);
-//! (b) the `Delivery` is made once the CAS succeeded, with a commit word that counted it.
+//! (b) the completion is known to nobody else until that CAS, and the commit word that it publishes counts the
+//! `Delivery`; one that was made for a run that was not linked is forgotten, not dropped.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::{
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
-    ring::{BATCH_HEADER, DELTA_STEP, Look},
+    ring::{BATCH_HEADER, DELTA_STEP, Look, longest},
     segment::{Alone, Fresh, UNIT},
     word::{Base, ENTRY, Extent, Slot},
 };
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// The longest a record can be before its key: length, attributes, both deltas.
-const HEAD: usize = 5 + 1 + 10 + 5;
+const HEAD: usize = if cfg!(loom) { 5 } else { 5 + 1 + 10 + 5 };
 
 /// A filled run that is in no slot.
 #[derive(Debug)]
@@ -90,22 +91,22 @@ impl Accumulator {
         timestamp: i64,
     ) -> Result<Prepared, Refused> {
         let shape = Shape::with_value_len(fields, value_len);
-        let bytes = shape.len_max() + ENTRY as usize;
-        if shape.len_max() + BATCH_HEADER as usize > self.max_request_size || bytes > self.pool.longest() {
+        let bytes = longest(shape) + ENTRY as usize;
+        if longest(shape) + BATCH_HEADER as usize > self.max_request_size || bytes > self.pool.longest() {
             return Err(Refused::TooLarge);
         }
         let share = partition.share.load(Relaxed);
         let mut wake = false;
         let run = self.pool.take_bytes(bytes, share, &mut wake);
         if wake {
-            self.room.wake_all();
+            self.made_room();
         }
         let run = run.ok_or(Refused::BufferFull)?;
         let mut value = (0, 0);
         let start = run.index as usize * UNIT + HEAD;
         // SAFETY: clause (a).
         unsafe {
-            self.pool.arena.write(start, shape.len_max() - HEAD, |out| {
+            self.pool.arena.write(start, longest(shape) - HEAD, |out| {
                 let mut at = put_bytes(out, fields.key);
                 at += put_signed(&mut out[at..], value_len.map_or(-1, |len| len as i64));
                 let len = value_len.unwrap_or(0);
@@ -127,12 +128,19 @@ impl Accumulator {
         attach: Attach,
         may_open: bool,
     ) -> Result<Appended, Refused> {
-        let completion = self.completions.take();
-        let linked = self.link_with(partition, prepared, attach, may_open, completion);
-        if linked.is_err() {
-            completion.put_unused();
+        let completion = self.completions.take().into_raw();
+        // SAFETY: clause (b).
+        let delivery = (attach == Attach::Delivery)
+            .then(|| unsafe { Delivery::new(CompletionRef::from_raw(completion), 0, prepared.timestamp) });
+        match self.link_with(partition, prepared, attach, may_open, completion) {
+            Ok(()) => Ok(Appended { delivery, timestamp: prepared.timestamp }),
+            Err(why) => {
+                std::mem::forget(delivery);
+                // SAFETY: clause (b).
+                unsafe { CompletionRef::from_raw(completion) }.put_unused();
+                Err(why)
+            }
         }
-        linked
     }
 
     fn link_with(
@@ -141,9 +149,9 @@ impl Accumulator {
         prepared: &Prepared,
         attach: Attach,
         may_open: bool,
-        completion: CompletionRef,
-    ) -> Result<Appended, Refused> {
-        let need = prepared.shape.len_max();
+        completion: *mut (),
+    ) -> Result<(), Refused> {
+        let need = longest(prepared.shape);
         loop {
             match self.look(partition) {
                 Look::Full => return Err(Refused::RingFull),
@@ -162,12 +170,8 @@ impl Accumulator {
                     if room.is_some_and(|room| room < need as u64) {
                         self.end(partition, position, from);
                     } else if self.link_at(partition, prepared, attach, completion, position, from, base) {
-                        let wants_delivery = attach == Attach::Delivery;
-                        // SAFETY: clause (b).
-                        let delivery =
-                            wants_delivery.then(|| unsafe { Delivery::new(completion, 0, prepared.timestamp) });
                         self.notify(partition);
-                        return Ok(Appended { delivery, timestamp: prepared.timestamp });
+                        return Ok(());
                     }
                 }
             }
@@ -180,7 +184,7 @@ impl Accumulator {
         partition: &Partition,
         prepared: &Prepared,
         attach: Attach,
-        completion: CompletionRef,
+        completion: *mut (),
         position: u64,
         from: Slot,
         base: Option<Base>,
@@ -191,7 +195,7 @@ impl Accumulator {
         let mut head = [0; HEAD];
         let head_len = shape.put_head(&mut head, timestamp_delta, base.delta as i32 * DELTA_STEP);
         let start = HEAD - head_len;
-        let len = shape.len_max() - start;
+        let len = longest(shape) - start;
         let tagged = attach.needs_entry();
         // SAFETY: clause (a).
         unsafe {
@@ -221,23 +225,42 @@ impl Accumulator {
 
     fn put(&self, prepared: &Prepared) {
         self.pool.put(prepared.index, prepared.units, prepared.share);
-        self.room.wake_all();
+        self.made_room();
     }
 }
 
 /// A record whose value the caller writes in place. Dropping it gives its memory back; leaking it costs that memory.
 /// Nobody waits for it before its commit.
-#[derive(Debug)]
 pub struct PrivateClaim {
     accumulator: Arc<Accumulator>,
     partition: Arc<Partition>,
     prepared: Option<Prepared>,
 }
 
+impl std::fmt::Debug for PrivateClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PrivateClaim").field("partition", &self.partition.place).finish_non_exhaustive()
+    }
+}
+
 impl PrivateClaim {
-    /// The value's bytes, to be written: zeros, or what lay there before.
+    /// The value's bytes: what was written, else zeros or what lay there before.
     #[cfg(not(loom))]
-    pub fn value(&mut self) -> &mut [u8] {
+    pub fn value(&self) -> &[u8] {
+        let Some(prepared) = &self.prepared else { return &[] };
+        let (start, len) = prepared.value;
+        // SAFETY: clause (a), as long as `self` is borrowed.
+        unsafe { self.accumulator.pool.arena.slice(prepared.offset() + start, len) }
+    }
+
+    /// Length of the value.
+    pub fn len(&self) -> usize {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.value.1)
+    }
+
+    /// The value's bytes, to be written.
+    #[cfg(not(loom))]
+    pub fn value_mut(&mut self) -> &mut [u8] {
         let Some(prepared) = &self.prepared else { return &mut [] };
         let (start, len) = prepared.value;
         // SAFETY: clause (a), as long as `self` is borrowed.

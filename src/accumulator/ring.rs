@@ -3,11 +3,11 @@
 //! *Why this is sound*: bytes are written only (a) in the range that a successful CAS of the claim word gave, in the
 //! generation that the CAS named, before that range's commit (clause (e) of `arena.rs`); the entry's 16 bytes at the
 //! run's end belong to the same claim, because `Extent::fits` counts them; (b) a `Delivery` is made only before a
-//! commit that counts it.
+//! commit that counts it; (c) a completion that never got into the ring is known to nobody else.
 
 use super::{
     Accumulator, Appended, Attach, Refused,
-    completions::Delivery,
+    completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
     pool::{Run, class_for},
@@ -283,26 +283,27 @@ impl Accumulator {
         let mut wake = false;
         let Some(run) = self.take_for(partition, base, record.need, tagged, share, &mut wake) else {
             if wake {
-                self.room.wake_all();
+                self.made_room();
             }
             // Say so only if it is still for us to install.
             return if slot.load(Acquire) == from.0 { Err(Refused::BufferFull) } else { Ok(()) };
         };
         let capacity = partition.room(base.bytes).max(record.need as u64).min(u64::from(run.units) * UNIT as u64);
         let extent = Extent::new(self.cut(capacity as u32), tagged, run.units);
-        let completion = self.completions.take();
+        let completion = self.completions.take().into_raw();
         let generation = self.pool.header(run.index).open(&Fresh { base, extent, share, completion });
         let word = Slot::installed(run.index, generation, partition.lap(position));
         let from = if mutated("help_unchecked") { slot.load(Acquire) } else { from.0 };
         let stolen = mutated("help_unchecked") && Slot(from).is_installed();
         if stolen || slot.compare_exchange(from, word.0, order("install", Release), Relaxed).is_err() {
-            completion.put_unused();
+            // SAFETY: clause (c).
+            unsafe { CompletionRef::from_raw(completion) }.put_unused();
             self.pool.put(run.index, run.units, share);
         } else {
             partition.advance(position);
         }
         // An install too: who was refused because we held the last run must look again.
-        self.room.wake_all();
+        self.made_room();
         Ok(())
     }
 

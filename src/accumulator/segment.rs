@@ -13,7 +13,7 @@ use super::{
 use crate::sync::{Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// The smallest run, bytes.
-pub const UNIT: usize = if cfg!(loom) { 32 } else { 1024 };
+pub const UNIT: usize = if cfg!(loom) { 27 } else { 1024 };
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -43,7 +43,8 @@ pub struct Fresh {
     pub base: Base,
     pub extent: Extent,
     pub share: u32,
-    pub completion: CompletionRef,
+    /// From `CompletionRef::into_raw`.
+    pub completion: *mut (),
 }
 
 /// The only record of a run.
@@ -98,7 +99,7 @@ impl Header {
         self.timestamp.store(base.timestamp as u64, order("base_store", Release));
         self.extent.store(extent.word(), Release);
         self.share.store(share, Relaxed);
-        self.completion.store(completion.into_raw() as usize, Relaxed);
+        self.completion.store(completion as usize, Relaxed);
     }
 
     /// Open and empty, under the next generation, which is returned. For who took the run from the pool; nobody can

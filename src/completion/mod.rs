@@ -5,6 +5,7 @@
 //! result, a range of it where a batch was split. Completions are pooled: making a delivery, resolving it and waiting
 //! for one that is done neither allocate nor lock. Only polling a pending delivery does.
 
+pub(crate) mod callback;
 pub(crate) mod callback_thread;
 mod delivery;
 mod metadata;

@@ -7,17 +7,7 @@
 
 use std::time::Duration;
 
-/// How the sender's thread waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum IdleStrategy {
-    /// Never sleeps: lowest latency, one core always busy.
-    Spin,
-    /// Looks again for some microseconds, then sleeps.
-    #[default]
-    SpinThenPark,
-    /// Sleeps at once.
-    Park,
-}
+use crate::config::IdleStrategy;
 
 /// Longest spin before a park.
 const SPIN: Duration = Duration::from_micros(40);

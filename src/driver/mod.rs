@@ -3,12 +3,13 @@
 //! A [`Driver`] carries transmits to sockets and bytes back; [`thread`] is the loop that puts a driver under a sender.
 //! Two drivers exist, io_uring and readiness (epoll through mio), and both pass the one list in `tests.rs`.
 
+pub mod callbacks;
 pub mod clock;
-mod doorbell;
 pub mod epoll;
 pub mod fork;
 mod gather;
 pub mod idle;
+pub mod machine;
 pub mod probe;
 pub mod resolver;
 #[cfg(target_os = "linux")]
@@ -16,6 +17,8 @@ mod socket;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+#[cfg(target_os = "linux")]
+pub mod uring;
 
 use std::fmt;
 use std::io;
@@ -26,7 +29,8 @@ use std::time::Duration;
 use crate::accumulator::arena::Arena;
 use crate::sender::transmit::{ConnectionId, Transmit};
 
-pub use thread::{Machine, Started, spawn};
+pub use machine::Machine;
+pub use thread::{Options, Started, spawn};
 
 /// What a driver tells of its connections. Borrowed bytes are valid only inside the handler's call.
 #[derive(Debug)]

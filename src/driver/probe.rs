@@ -4,18 +4,7 @@ use std::io;
 
 use super::epoll::Epoll;
 use super::{Driver, Setup};
-
-/// Which driver the user asked for (`driver`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DriverChoice {
-    /// io_uring if it works here, else epoll.
-    #[default]
-    Auto,
-    /// io_uring; where it is refused, epoll all the same, with a warning.
-    IoUring,
-    /// epoll, or what the system has instead.
-    Epoll,
-}
+use crate::config::DriverChoice;
 
 /// Makes the driver on the thread that is to own it.
 pub fn choose(choice: DriverChoice, setup: &Setup) -> io::Result<Box<dyn Driver>> {
@@ -48,6 +37,13 @@ fn choose_from(
 }
 
 /// A ring, or why there is none.
+#[cfg(target_os = "linux")]
+fn uring(setup: &Setup) -> io::Result<Box<dyn Driver>> {
+    Ok(Box::new(super::uring::Uring::new(setup)?))
+}
+
+/// A ring, or why there is none.
+#[cfg(not(target_os = "linux"))]
 fn uring(_: &Setup) -> io::Result<Box<dyn Driver>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring exists on Linux only"))
 }

@@ -26,6 +26,15 @@ macro_rules! scenarios {
             }
             $(#[test] fn $name() { super::$name(make); })*
         }
+
+        #[cfg(target_os = "linux")]
+        mod uring {
+            use crate::driver::{Driver, Setup, uring::Uring};
+            fn make(setup: &Setup) -> std::io::Result<Box<dyn Driver>> {
+                Ok(Box::new(Uring::new(setup)?))
+            }
+            $(#[test] fn $name() { super::$name(make); })*
+        }
     };
 }
 
@@ -268,8 +277,8 @@ fn an_answer_before_the_end_is_told_before_the_end(make: Make) {
     });
     let id = under.connect(1, address);
     under.driver.send(head(id, b"ask"));
-    joined(thread);
     under.until("hung up", |told| told.closed.len() == 1);
+    joined(thread);
     assert!(under.told.received(id) == pattern(300_000, 4));
     let (closed, reason, unsent) = under.told.closed.pop().expect("just seen");
     assert_eq!((closed, reason, unsent.len()), (id, io::ErrorKind::UnexpectedEof, 0));

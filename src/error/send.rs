@@ -90,11 +90,16 @@ pub enum WaitedFor {
         topic: Arc<str>,
         /// What the last try ended with.
         cause: Option<Box<BrokerError>>,
+        /// Why no broker can be reached, in words.
+        trouble: Option<Box<str>>,
     },
     /// Room in `buffer.memory`.
     Memory,
-    /// A first connection to any bootstrap server.
-    Connection,
+    /// A producer id, which brokers give out.
+    ProducerId {
+        /// Why there is none, in words.
+        trouble: Option<Box<str>>,
+    },
     /// The records of a flush.
     Flush,
 }
@@ -161,17 +166,21 @@ impl fmt::Display for SendError {
 impl fmt::Display for WaitedFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Metadata { topic, cause } => {
+            Self::Metadata { topic, cause, trouble } => {
                 write!(f, "no metadata for topic '{topic}'")?;
-                match cause {
-                    Some(cause) => write!(f, "; the last answer was {cause}"),
-                    None => f.write_str("; is a broker reachable at bootstrap.servers?"),
+                match (cause, trouble) {
+                    (Some(cause), _) => write!(f, "; the last answer was {cause}"),
+                    (None, Some(trouble)) => write!(f, "; {trouble}"),
+                    (None, None) => f.write_str("; is a broker reachable at bootstrap.servers?"),
                 }
             }
             Self::Memory => {
                 f.write_str("no room in buffer.memory; the brokers take records more slowly than they come")
             }
-            Self::Connection => f.write_str("no connection to any of bootstrap.servers"),
+            Self::ProducerId { trouble: Some(trouble) } => write!(f, "no producer id; {trouble}"),
+            Self::ProducerId { trouble: None } => {
+                f.write_str("no producer id; is a broker reachable at bootstrap.servers?")
+            }
             Self::Flush => f.write_str("the flush has not ended; its records go on being sent"),
         }
     }

@@ -12,12 +12,23 @@ use crate::wire::header::{ApiKey, response_header};
 use crate::wire::produce::{self, PartitionAnswer, TopicRef};
 
 /// One partition's answer, without borrowing from the frame.
-struct Answer {
+#[derive(Debug)]
+pub struct Answer {
     error: ErrorCode,
     base_offset: i64,
     log_append_time: i64,
     message: Option<String>,
     leader: Option<Leader>,
+}
+
+/// acks=0: a batch of which the kernel has all bytes.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    connection: ConnectionId,
+    /// The batch.
+    pub batch: Batch,
+    /// The driver had its chance to say that the connection is dead.
+    polled: bool,
 }
 
 /// What an error decides for a batch.
@@ -42,7 +53,9 @@ impl Decision {
             ErrorCode::NONE => Self::Delivered,
             // The broker has it already, under these very sequence numbers.
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER if idempotent => Self::Delivered,
-            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => Self::OutOfSequence,
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => {
+                Self::OutOfSequence
+            }
             ErrorCode::MESSAGE_TOO_LARGE if records > 1 => Self::Split,
             error if error.is_retriable() => Self::Retry,
             _ => Self::Fail,
@@ -64,7 +77,7 @@ impl Sender {
         mut batches: Vec<Option<Batch>>,
         frame: &[u8],
     ) -> Result<(), String> {
-        let mut answers: Vec<(Batch, Answer)> = Vec::new();
+        let mut answers = std::mem::take(&mut self.spare_answers);
         let mut strays = 0;
         let mut visit = |answer: PartitionAnswer<'_>| {
             let place = batches.iter_mut().find(|batch| {
@@ -100,7 +113,8 @@ impl Sender {
             }
         }
         // Without an answer, or with one that cannot be trusted, nothing is known of a batch.
-        batches.extend(answers.into_iter().map(|(batch, _)| Some(batch)));
+        batches.extend(answers.drain(..).map(|(batch, _)| Some(batch)));
+        self.spare_answers = answers;
         let unanswered = batches.iter().any(Option::is_some);
         self.lose_batches(batches, true, DeliveryErrorKind::BadAnswer);
         match result {
@@ -167,28 +181,34 @@ impl Sender {
     /// the connection is dead.
     pub(super) fn hold_unacknowledged(&mut self, id: ConnectionId, request: Request) {
         if let super::connection::Asked::Produce { mut batches, .. } = request.asked {
-            self.unconfirmed.extend(batches.drain(..).flatten().map(|batch| (id, batch)));
+            let held = batches.drain(..).flatten().map(|batch| Unconfirmed { connection: id, batch, polled: false });
+            self.unconfirmed.extend(held);
             self.spare_batches.push(batches);
         }
     }
 
-    /// acks=0: what the kernel took in the turn before is as good as it gets.
+    /// acks=0: what the kernel took is as good as it gets, once the driver was asked again and its connection lives.
     pub(super) fn confirm_unacknowledged(&mut self) {
-        let mut confirmed = std::mem::take(&mut self.unconfirmed);
-        for (_, batch) in confirmed.drain(..) {
+        if self.unconfirmed.is_empty() {
+            return;
+        }
+        let mut confirmed: Vec<_> = self.unconfirmed.extract_if(.., |held| held.polled).collect();
+        for held in &mut self.unconfirmed {
+            held.polled = true;
+        }
+        for Unconfirmed { batch, .. } in confirmed.drain(..) {
             self.book_out(&batch);
             let id = batch.partition;
             self.delivered(batch, Outcome::Delivered { base_offset: None, log_append_time: None });
             self.consider(id);
         }
-        self.unconfirmed = confirmed;
     }
 
     /// acks=0: the connection died with records in the kernel's hands. Nobody can tell whether they arrived, and
     /// sending them again could store them twice.
     pub(super) fn lose_unacknowledged(&mut self, id: ConnectionId) {
-        let lost: Vec<_> = self.unconfirmed.extract_if(.., |(on, _)| *on == id).collect();
-        for (_, mut batch) in lost {
+        let lost: Vec<_> = self.unconfirmed.extract_if(.., |held| held.connection == id).collect();
+        for Unconfirmed { mut batch, .. } in lost {
             self.book_out(&batch);
             batch.possibly_written = true;
             let partition = batch.partition;
@@ -231,7 +251,10 @@ mod tests {
         assert_eq!(of(0, true), Decision::Delivered);
         assert_eq!(of(46, true), Decision::Delivered);
         assert_eq!(of(46, false), Decision::Fail);
-        assert_eq!((of(45, true), of(59, true), of(45, false)), (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail));
+        assert_eq!(
+            (of(45, true), of(59, true), of(45, false)),
+            (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail)
+        );
         assert_eq!(of(10, true), Decision::Split);
         assert_eq!(Decision::of(ErrorCode(10), 1, true), Decision::Fail);
     }

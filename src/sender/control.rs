@@ -169,7 +169,8 @@ impl Sender {
 
     /// Reads a metadata answer and passes on what changed.
     pub(super) fn read_metadata(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
-        let response = metadata::decode_response(body, version).map_err(|error| format!("its metadata cannot be read: {error}"))?;
+        let response = metadata::decode_response(body, version)
+            .map_err(|error| format!("its metadata cannot be read: {error}"))?;
         self.throttle(id, response.throttle_ms);
         let now = self.now.monotonic;
         self.control.asked = false;
@@ -238,7 +239,7 @@ impl Sender {
             let ring = self.drain.add_partition(place);
             topic.partitions.push(ring.id);
             debug_assert_eq!(ring.id as usize, self.partitions.len(), "ids count up");
-            ring.limit.store(topic.limit.saturating_sub(super::drain::BATCH_HEADER), Ordering::Relaxed);
+            ring.limit.store(topic.limit, Ordering::Relaxed);
             ring.leave_at.store(self.config.batch_size, Ordering::Relaxed);
             topic.shared.push(index as u32, ring.clone());
             self.partitions.push(PartitionState::new(ring, at as u32));

@@ -25,6 +25,7 @@ pub mod transmit;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::accumulator::Drain;
@@ -38,8 +39,8 @@ use idempotence::Identity;
 use in_flight::{Batch, Part, PartitionState};
 use lanes::Node;
 use outbox::OutboxTail;
-use split::SplitSegment;
 use shutdown::{Closing, Flush};
+use split::SplitSegment;
 use timers::{Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
 
@@ -81,7 +82,7 @@ pub struct Sender {
     /// Partitions with something in the ring.
     active: Vec<u32>,
     /// Records sent with acks=0 of which the kernel has all bytes; good unless the connection turns out dead.
-    unconfirmed: Vec<(ConnectionId, Batch)>,
+    unconfirmed: Vec<ack::Unconfirmed>,
     /// Segments whose records belong to several batches.
     split_segments: HashMap<u32, SplitSegment>,
     outbox: OutboxTail,
@@ -92,11 +93,13 @@ pub struct Sender {
     /// Something was resolved since flushes were looked at.
     settled: bool,
     closed: bool,
+    watching_waiters: bool,
     // Used again and again, so that a steady stream allocates nothing.
     ready: Vec<u32>,
     spare_transmits: Vec<Transmit>,
     spare_parts: Vec<Vec<Part>>,
     spare_batches: Vec<Vec<Option<Batch>>>,
+    spare_answers: Vec<(Batch, ack::Answer)>,
 }
 
 /// What the sender knows of a topic besides its partitions' leaders.
@@ -122,7 +125,7 @@ impl Sender {
         let bootstrap = config.bootstrap_servers.iter().map(|(host, port)| Endpoint::new(host, *port)).collect();
         let identity = Identity::new(config.idempotence);
         if identity.ready() {
-            shared.identified.store(true, std::sync::atomic::Ordering::Release);
+            shared.identified.store(true, Ordering::Release);
         }
         Self {
             config,
@@ -152,10 +155,12 @@ impl Sender {
             transmits: VecDeque::new(),
             settled: false,
             closed: false,
+            watching_waiters: false,
             ready: Vec::new(),
             spare_transmits: Vec::new(),
             spare_parts: Vec::new(),
             spare_batches: Vec::new(),
+            spare_answers: Vec::new(),
         }
     }
 
@@ -180,6 +185,7 @@ impl Sender {
         if self.shared.accumulator.under_pressure() {
             self.consider_active();
         }
+        self.watch_waiters();
         self.step_control();
         self.step_closing();
         self.settle_flushes();
@@ -208,6 +214,7 @@ impl Sender {
                     self.step_control();
                 }
                 Timer::Close => self.step_closing(),
+                Timer::Waiters => self.nudge_waiters(),
             }
         }
         self.settle_flushes();
@@ -215,7 +222,7 @@ impl Sender {
 
     fn at(&mut self, now: Now) {
         self.now = now;
-        self.shared.accumulator.set_clock(now.unix_ms);
+        self.shared.accumulator.clock.store(now.unix_ms, Ordering::Relaxed);
     }
 
     // ---- 3. the machine asks the world ------------------------------------------------------------------------

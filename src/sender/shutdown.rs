@@ -14,6 +14,9 @@ use crate::accumulator::Leave;
 use crate::completion::Outcome;
 use crate::error::{BrokerError, CloseReport, DeliveryErrorKind};
 
+/// How often waiting callers are woken to look at their clocks: futures have no timer of their own.
+const WAITERS_EVERY: Duration = Duration::from_millis(50);
+
 /// A flush under way.
 #[derive(Debug)]
 pub struct Flush {
@@ -125,11 +128,11 @@ impl Sender {
             if late {
                 self.abandon_partition(id, DeliveryErrorKind::Closed);
             }
-            let partition = &self.partitions[id as usize];
             let drained = self.drain.is_drained(id);
             if !drained && !self.drain.close_partition(id) {
                 self.consider(id);
             }
+            let partition = &self.partitions[id as usize];
             let partition_busy = !drained || !partition.queue.is_empty() || partition.unacked > 0;
             busy |= if late { !self.drain.is_drained(id) } else { partition_busy };
         }
@@ -196,7 +199,7 @@ impl Sender {
     /// Tells everyone who waits for a batch in flight that it is possibly written. The batches stay where they are:
     /// the kernel may be reading them.
     fn abandon_in_flight(&mut self, kind: DeliveryErrorKind) {
-        for (_, batch) in std::mem::take(&mut self.unconfirmed) {
+        for super::ack::Unconfirmed { batch, .. } in std::mem::take(&mut self.unconfirmed) {
             self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
         }
         let lanes: Vec<_> = self.connections.keys().copied().collect();
@@ -313,6 +316,28 @@ impl Sender {
         });
         let mine = produced.flatten().filter(|batch| batch.partition == id && !batch.told);
         self.partitions[id as usize].expires = mine.map(expires).min();
+    }
+
+    /// Callers that wait look at their own clocks now and then, also when nothing happens that would wake them.
+    pub(super) fn watch_waiters(&mut self) {
+        if !self.watching_waiters && self.has_waiters() {
+            self.watching_waiters = true;
+            self.timers.arm(self.now.monotonic + WAITERS_EVERY, Timer::Waiters);
+        }
+    }
+
+    fn has_waiters(&self) -> bool {
+        self.shared.accumulator.room.waiting()
+            || self.topics.iter().any(|topic| topic.partitions.is_empty() && topic.shared.changed.waiting())
+    }
+
+    pub(super) fn nudge_waiters(&mut self) {
+        self.watching_waiters = false;
+        self.shared.accumulator.room.wake_all();
+        for topic in self.topics.iter().filter(|topic| topic.partitions.is_empty()) {
+            topic.shared.changed.wake_all();
+        }
+        self.shared.changed.wake_all();
     }
 
     /// No producer id can be had: what waits for one has failed.

@@ -24,11 +24,17 @@ pub struct SplitSegment {
 }
 
 /// A batch in the making.
-#[derive(Default)]
 struct Piece {
     parts: Vec<Part>,
     count: u32,
     bytes: u32,
+    max_timestamp_delta: i64,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
+    }
 }
 
 impl Sender {
@@ -53,6 +59,7 @@ impl Sender {
                     parts: piece.parts,
                     count: piece.count,
                     bytes: piece.bytes,
+                    max_timestamp: batch.base_timestamp.saturating_add(piece.max_timestamp_delta),
                     stamp: own,
                     crc: None,
                     last_error: batch.last_error.clone(),
@@ -78,7 +85,7 @@ impl Sender {
             topic.limit = limit;
             tracing::info!(topic = %topic.shared.name, limit, "the topic takes smaller batches only");
             for id in &topic.partitions {
-                self.partitions[*id as usize].ring.limit.store(limit - BATCH_HEADER, Ordering::Relaxed);
+                self.partitions[*id as usize].ring.limit.store(limit, Ordering::Relaxed);
             }
         }
         room
@@ -130,9 +137,10 @@ impl Sender {
         for (piece, mut cut) in cuts {
             let piece = &mut pieces[piece];
             let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
-            let (offset, len) = self.drain.renumber(cut.offset, cut.len, cut.count, before as i32);
-            piece.bytes -= cut.len - len;
-            (cut.offset, cut.len) = (offset, len);
+            let moved = self.drain.renumber(cut.offset, cut.len as usize, 0, cut.count, before);
+            piece.bytes -= cut.len - moved.len as u32;
+            piece.max_timestamp_delta = piece.max_timestamp_delta.max(moved.max_timestamp_delta);
+            (cut.offset, cut.len) = (moved.offset, moved.len as u32);
             piece.parts.push(Part { run: cut, completion: completion.take(), deliveries: part.deliveries });
         }
     }

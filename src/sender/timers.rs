@@ -19,6 +19,8 @@ pub enum Timer {
     Control,
     /// `close` has waited long enough.
     Close,
+    /// Callers that wait for room or metadata get a chance to look at their own clocks.
+    Waiters,
 }
 
 /// The deadlines, earliest first.

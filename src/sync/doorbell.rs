@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::{AcqRel, Acquire, AtomicU32, mutated, order};
+use super::{AcqRel, Acquire, AtomicU32, Relaxed, mutated, order};
 
 const AWAKE: u32 = 0;
 const RUNG: u32 = 1;
@@ -48,6 +48,13 @@ impl Doorbell {
         {
             unpark();
         }
+    }
+
+    /// Whether it rang since the last [`Doorbell::awake`]: one load, for a sender that looks again and again before it
+    /// sleeps. Says nothing of what was published; `awake` comes before looking at that.
+    #[inline]
+    pub fn is_rung(&self) -> bool {
+        self.word.load(Relaxed) == RUNG
     }
 
     /// The sender is about to sleep. False: rung since the last [`Doorbell::awake`], do not sleep. Either way `awake`
