@@ -23,5 +23,3 @@ pub(crate) use metadata::Outcome;
 pub use metadata::{DeliveryListener, RecordMetadata};
 pub(crate) use pool::CompletionPool;
 pub(crate) use slot::CompletionRef;
-
-pub(crate) use crate::record::Place;

@@ -24,7 +24,8 @@ use std::task::{Context, Poll, Waker};
 
 use loom::thread;
 
-use super::{CompletionPool, Delivery, Outcome, Place};
+use super::{CompletionPool, Delivery, Outcome};
+use crate::record::Place;
 
 fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();

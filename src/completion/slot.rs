@@ -319,9 +319,10 @@ impl Hold {
         if state & DONE == 0 {
             return None;
         }
-        // SAFETY: (d), after DONE was seen.
         let result = slot.whole.with(|whole| {
-            unsafe { &*whole }.result.as_ref().map(|(place, outcome)| outcome.of_record(place, index, timestamp))
+            // SAFETY: (d), DONE was seen, and this reference keeps the slot in use.
+            let (place, outcome) = unsafe { &*whole }.result.as_ref()?;
+            Some(outcome.of_record(place, index, timestamp))
         });
         // A record in no part and without a rest is a bug of the sender: better said than waited for.
         Some(result.unwrap_or_else(|| Err(DeliveryError::placeless(DeliveryErrorKind::Unresolved))))

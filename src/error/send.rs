@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn small_enough_to_return() {
-        assert!(size_of::<SendError>() <= 56, "{}", size_of::<SendError>());
+        assert!(size_of::<SendError>() <= 64, "{}", size_of::<SendError>());
         assert!(size_of::<Refused<'_>>() <= 144, "{}", size_of::<Refused<'_>>());
     }
 
@@ -320,7 +320,7 @@ mod tests {
         }
         assert!(std::error::Error::source(&unknown).is_some());
 
-        let waited_for = WaitedFor::Metadata { topic: "orders".into(), cause: None };
+        let waited_for = WaitedFor::Metadata { topic: "orders".into(), cause: None, trouble: None };
         let text = SendError::Timeout { waited: Duration::from_millis(250), waited_for }.to_string();
         for part in ["250 ms", "max.block.ms", "'orders'", "bootstrap.servers"] {
             assert!(text.contains(part), "{text}");
