@@ -50,7 +50,7 @@ fn decode_batch<'a>(batch: &'a [u8], each: &mut dyn FnMut(Stored<'a>)) -> Result
         let length = rest.varint()?;
         let mut record = Cursor(rest.bytes(length)?);
         let _attributes = record.bytes(1)?;
-        let timestamp = base_timestamp + record.varint()?;
+        let timestamp = base_timestamp.wrapping_add(record.varint()?);
         let delta = record.varint()?;
         if delta != i64::from(expected) {
             return Err(format!("record {expected} has offset delta {delta}"));
@@ -66,12 +66,12 @@ fn decode_batch<'a>(batch: &'a [u8], each: &mut dyn FnMut(Stored<'a>)) -> Result
             return Err(format!("record {expected} has {} bytes too many", record.0.len()));
         }
         latest = latest.max(timestamp);
-        each(Stored { offset: base_offset + delta, timestamp, key, value, headers });
+        each(Stored { offset: base_offset.wrapping_add(delta), timestamp, key, value, headers });
     }
     if !rest.0.is_empty() || last_delta != count - 1 || (max_timestamp != latest && be_i16(batch, 21) & 8 == 0) {
         return Err(format!("its header does not fit its {count} records"));
     }
-    Ok(base_offset + i64::from(count))
+    Ok(base_offset.wrapping_add(i64::from(count)))
 }
 
 struct Cursor<'a>(&'a [u8]);

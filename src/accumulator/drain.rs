@@ -165,6 +165,9 @@ impl Drain {
                 break;
             }
             let header = self.accumulator.pool.header(word.segment());
+            if walked > 0 && header.base().index == 0 {
+                break;
+            }
             let claim = header.claim();
             peek.bytes += header.claimed(claim);
             peek.any |= claim.count() > 0;
@@ -226,6 +229,10 @@ impl Drain {
                 continue;
             }
             let header = self.accumulator.pool.header(word.segment());
+            // A writer ended the chain here, and the next batch has begun.
+            if !chain.is_empty() && header.base().index == 0 {
+                return true;
+            }
             if leave == Leave::Now && !seal_last(header, chain.is_empty()) {
                 return false;
             }
