@@ -67,6 +67,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `len` bytes.
+    #[inline]
     pub fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], WireError> {
         let rest = &self.bytes[self.at..];
         let Some(bytes) = rest.get(..len) else { return Err(self.error(what)) };
@@ -130,6 +131,13 @@ impl<'a> Reader<'a> {
     #[inline]
     fn varint_bits(&mut self, bytes_max: usize, what: &'static str) -> Result<u64, WireError> {
         let rest = &self.bytes[self.at..];
+        // Nearly all of them in a record are one byte long.
+        if let Some(&byte) = rest.first()
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(u64::from(byte));
+        }
         let mut value = 0_u64;
         for (i, &byte) in rest.iter().take(bytes_max).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
