@@ -1,4 +1,7 @@
-//! What the caller lends us: a record's fields, borrowed until they are copied into a batch.
+//! What the caller lends us: a record's fields, borrowed until they are copied into a batch; and where it goes.
+
+use std::fmt;
+use std::sync::Arc;
 
 pub use crate::wire::record::Header;
 
@@ -51,5 +54,21 @@ impl<'a> Record<'a> {
     pub fn with_timestamp(mut self, unix_ms: i64) -> Self {
         self.timestamp = Some(unix_ms);
         self
+    }
+}
+
+/// A topic's partition. One per partition, shared by everything that names it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Place {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// Counted from 0.
+    pub partition: i32,
+}
+
+impl fmt::Display for Place {
+    /// As Kafka's tools write it: `topic-partition`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
     }
 }

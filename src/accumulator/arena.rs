@@ -1,54 +1,151 @@
 //! The memory that `buffer.memory` names: one zeroed allocation, so that pages nobody used cost nothing.
 //!
 //! *Why this is sound*: (a) the allocation lives as long as the `Arena`; (b) `at` refuses a range that is not inside
-//! it; (c) bytes are read and written only through raw pointers, never through references to the whole, and each
-//! range has one owner at a time, which `ring.rs` and `segment.rs` argue.
+//! it; (c) bytes are read and written only through raw pointers and through slices of a range that the caller owns,
+//! never through references to the whole. A byte has one owner at a time: (d) whoever took its run from the pool and
+//! has not installed it, (e) the writer whose claim covers it, until its commit, (f) the sender, from "complete" until
+//! the run is put back; (g) bytes that nobody claimed or that are in no run belong to nobody. Each hand-over is a
+//! release/acquire pair named in `ring.rs`, `segment.rs` and `pool.rs`; loom checks them byte by byte.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
+#[cfg(not(loom))]
+pub use self::memory::Arena;
+#[cfg(loom)]
+pub use self::searched::Arena;
 
-/// Alignment of the arena: a page, so that runs of 4 KiB and more start on one.
-const ALIGN: usize = 4096;
+#[cfg(not(loom))]
+mod memory {
+    use std::{
+        alloc::{Layout, alloc_zeroed, dealloc},
+        ptr::NonNull,
+        slice,
+    };
 
-/// A fixed run of bytes, shared by writers, the sender and the kernel.
-#[derive(Debug)]
-pub struct Arena {
-    base: NonNull<u8>,
-    layout: Layout,
+    /// Alignment of the arena: a page, so that runs of 4 KiB and more start on one.
+    const ALIGN: usize = 4096;
+
+    /// A fixed run of bytes, shared by writers, the sender and the kernel.
+    #[derive(Debug)]
+    pub struct Arena {
+        base: NonNull<u8>,
+        layout: Layout,
+    }
+
+    // SAFETY: clause (c): the arena itself hands out addresses only.
+    unsafe impl Send for Arena {}
+    // SAFETY: clause (c).
+    unsafe impl Sync for Arena {}
+
+    impl Arena {
+        /// `len` bytes, at least one, zeroed. `None` when no such layout exists or there is no such memory.
+        pub fn new(len: usize) -> Option<Self> {
+            let layout = Layout::from_size_align(len.max(1), ALIGN).ok()?;
+            // SAFETY: the layout is not of zero size.
+            let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+            Some(Self { base, layout })
+        }
+
+        /// Its length in bytes.
+        #[inline]
+        pub fn len(&self) -> usize {
+            self.layout.size()
+        }
+
+        /// The address of `offset..offset + len`. Panics when that is not inside the arena: a bug of ours.
+        #[inline]
+        pub fn at(&self, offset: usize, len: usize) -> *mut u8 {
+            assert!(offset <= self.len() && len <= self.len() - offset, "a range outside the arena");
+            // SAFETY: clause (b): the offset is inside the allocation.
+            unsafe { self.base.as_ptr().add(offset) }
+        }
+
+        /// Hands `offset..offset + len` to `fill`.
+        ///
+        /// # Safety
+        /// The caller owns the range by clause (d), (e) or (f) until this returns.
+        #[inline(always)]
+        pub unsafe fn write<R>(&self, offset: usize, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+            // SAFETY: clauses (a) and (b); the caller owns the range; every byte was zeroed, so it is initialised.
+            fill(unsafe { slice::from_raw_parts_mut(self.at(offset, len), len) })
+        }
+
+        /// Hands `offset..offset + len` to `look`.
+        ///
+        /// # Safety
+        /// The caller owns the range by clause (d), (e) or (f), or nobody writes to it, until this returns.
+        #[inline]
+        pub unsafe fn read<R>(&self, offset: usize, len: usize, look: impl FnOnce(&[u8]) -> R) -> R {
+            // SAFETY: clauses (a) and (b); the caller says that nobody writes there.
+            look(unsafe { slice::from_raw_parts(self.at(offset, len), len) })
+        }
+
+        /// The same as a slice.
+        ///
+        /// # Safety
+        /// As [`Arena::read`], as long as the slice lives.
+        #[inline]
+        pub unsafe fn slice(&self, offset: usize, len: usize) -> &[u8] {
+            // SAFETY: clauses (a) and (b); the caller says that nobody writes there.
+            unsafe { slice::from_raw_parts(self.at(offset, len), len) }
+        }
+
+        /// The same as a slice to be written through.
+        ///
+        /// # Safety
+        /// As [`Arena::write`], as long as the slice lives.
+        #[expect(clippy::mut_from_ref, reason = "the range has one owner, which the caller is")]
+        #[inline]
+        pub unsafe fn slice_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+            // SAFETY: clauses (a) and (b); the caller owns the range.
+            unsafe { slice::from_raw_parts_mut(self.at(offset, len), len) }
+        }
+    }
+
+    impl Drop for Arena {
+        fn drop(&mut self) {
+            // SAFETY: allocated in `new` with this layout.
+            unsafe { dealloc(self.base.as_ptr(), self.layout) }
+        }
+    }
 }
 
-// SAFETY: clause (c): the arena itself hands out addresses only.
-unsafe impl Send for Arena {}
-// SAFETY: clause (c).
-unsafe impl Sync for Arena {}
+/// The arena under loom: each byte is a cell that loom watches, made when it is first used.
+#[cfg(loom)]
+mod searched {
+    use std::sync::OnceLock;
 
-impl Arena {
-    /// `len` bytes, at least one, zeroed. `None` when no such layout exists.
-    pub fn new(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len.max(1), ALIGN).ok()?;
-        // SAFETY: the layout is not of zero size.
-        let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
-        Some(Self { base, layout })
-    }
+    use loom::cell::UnsafeCell;
 
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.layout.size()
-    }
+    /// See the other one.
+    #[derive(Debug)]
+    pub struct Arena(Box<[OnceLock<UnsafeCell<u8>>]>);
 
-    /// The address of `offset..offset + len`. Panics when that is not inside the arena: a bug of ours.
-    #[inline]
-    pub fn at(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset <= self.len() && len <= self.len() - offset, "a range outside the arena");
-        // SAFETY: clause (b): the offset is inside the allocation.
-        unsafe { self.base.as_ptr().add(offset) }
-    }
-}
+    // SAFETY: access goes through `write` and `read`, whose callers promise ownership; loom checks the promise.
+    unsafe impl Sync for Arena {}
 
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    impl Arena {
+        pub fn new(len: usize) -> Option<Self> {
+            Some(Self((0..len).map(|_| OnceLock::new()).collect()))
+        }
+
+        /// # Safety
+        /// As the other one.
+        pub unsafe fn write<R>(&self, offset: usize, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+            let mut bytes = vec![0; len];
+            let done = fill(&mut bytes);
+            for (cell, byte) in self.0[offset..offset + len].iter().zip(bytes) {
+                // SAFETY: the caller owns the range.
+                cell.get_or_init(|| UnsafeCell::new(0)).with_mut(|cell| unsafe { *cell = byte });
+            }
+            done
+        }
+
+        /// # Safety
+        /// As the other one.
+        pub unsafe fn read<R>(&self, offset: usize, len: usize, look: impl FnOnce(&[u8]) -> R) -> R {
+            // SAFETY: the caller owns the range.
+            let byte =
+                |cell: &OnceLock<UnsafeCell<u8>>| cell.get_or_init(|| UnsafeCell::new(0)).with(|cell| unsafe { *cell });
+            look(&self.0[offset..offset + len].iter().map(byte).collect::<Vec<_>>())
+        }
     }
 }

@@ -1,3 +1,282 @@
-//! Per-partition lock-free rings of pooled segments.
+//! Station 3: per-partition lock-free rings of pooled segments. Many writers, one sender, no lock.
+//!
+//! ```text
+//! append ─► look ─► claim (CAS) ─► write ─► commit ──┐ complete?
+//!             │ does not fit: seal ─► settle ────────┴─► ReadySet ─► Doorbell ─► Drain::drain ─► Chain ─► release
+//!             └ sealed: install the next segment
+//! ```
+//! `word` bit layout · `arena`, `pool`, `share` the memory · `segment` a run's header · `partition` a ring · `ring` the
+//! writers' half · `private_claim` records with a run of their own · `entry` listener entries · `ready` the ready set ·
+//! `drain` the sender's half · `renumber` for splits. Docs of the protocol: ARCHITECTURE.md.
 
 pub mod arena;
+mod completions;
+mod drain;
+mod entry;
+mod partition;
+mod pool;
+mod private_claim;
+mod ready;
+mod renumber;
+mod ring;
+mod segment;
+mod share;
+mod word;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::{fmt, sync::Arc, task::Waker};
+
+use self::{
+    arena::Arena,
+    completions::{CompletionPool, Delivery},
+    pool::{Pool, units},
+    ready::ReadySet,
+    ring::BATCH_HEADER,
+    word::{ENTRY, SEGMENTS_MAX, SLOTS_MAX},
+};
+use crate::sync::{Doorbell, Relaxed, WaitList, plain};
+
+pub use self::{
+    drain::{Chain, Drain, Leave, Peek, SealedSegment},
+    entry::Entry,
+    partition::Partition,
+    private_claim::PrivateClaim,
+    renumber::Renumbered,
+    segment::UNIT,
+};
+
+/// The least `buffer.memory` that is worth having, bytes.
+pub const BUFFER_MEMORY_MIN: usize = 64 << 10;
+
+/// What an accumulator is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct AccumulatorConfig {
+    /// Bytes of record memory (`buffer.memory`), [`BUFFER_MEMORY_MIN`] at least; rounded down to whole KiB.
+    pub buffer_memory: usize,
+    /// From how many bytes on a batch may leave (`batch.size`).
+    pub batch_size: usize,
+    /// The largest batch, with its header (`max.request.size`).
+    pub max_request_size: usize,
+    /// Segments per partition that are not yet drained: a power of two, 2 to 256.
+    pub slots: usize,
+    /// Bytes of a segment that are used: under loom units are few.
+    #[cfg(loom)]
+    pub capacity: usize,
+    /// The model waits for room: the others are spared those steps.
+    #[cfg(loom)]
+    pub waits: bool,
+}
+
+impl Default for AccumulatorConfig {
+    fn default() -> Self {
+        Self {
+            buffer_memory: 32 << 20,
+            batch_size: 16 << 10,
+            max_request_size: 1 << 20,
+            slots: 16,
+            #[cfg(loom)]
+            capacity: UNIT,
+            #[cfg(loom)]
+            waits: false,
+        }
+    }
+}
+
+/// Why an accumulator cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// `buffer.memory` is below [`BUFFER_MEMORY_MIN`].
+    TooSmall,
+    /// `buffer.memory` is above 32 GiB, or more than this machine can address.
+    TooLarge,
+    /// The number of slots is not a power of two from 2 to 256.
+    Slots,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooSmall => "buffer.memory is below 65536 bytes",
+            Self::TooLarge => "buffer.memory is above 32 GiB or cannot be allocated",
+            Self::Slots => "the slots of a partition must be a power of two from 2 to 256",
+        })
+    }
+}
+
+/// Who is told about a record's end besides nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attach {
+    /// Nobody.
+    None,
+    /// The `Delivery` that the append returns.
+    Delivery,
+    /// The listener, with this tag.
+    Tag(u64),
+    /// A callback. The value is the caller's own; the sender finds it in the record's [`Entry`]. Refused: it stays the
+    /// caller's.
+    Callback(u64),
+}
+
+impl Attach {
+    #[inline]
+    fn needs_entry(self) -> bool {
+        matches!(self, Self::Tag(_) | Self::Callback(_))
+    }
+}
+
+/// An accepted record.
+#[derive(Debug)]
+pub struct Appended {
+    /// Some for [`Attach::Delivery`].
+    pub delivery: Option<Delivery>,
+    /// The record's timestamp, Unix ms: the caller's or the accumulator's clock.
+    pub timestamp: i64,
+}
+
+/// Why a record was not accepted. Nothing of it is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// No memory now, or none for this partition's broker.
+    BufferFull,
+    /// The partition has as many undrained segments as its ring has slots.
+    RingFull,
+    /// The partition was closed.
+    Closed,
+    /// The record can never fit: `max.request.size` or the memory as a whole is smaller.
+    TooLarge,
+    /// It would have started a new batch, and `may_open` was false.
+    WouldOpen,
+}
+
+impl Refused {
+    /// Waiting for room may help.
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::BufferFull | Self::RingFull)
+    }
+}
+
+/// What writers and the sender share.
+pub struct Accumulator {
+    pool: Pool,
+    ready: ReadySet,
+    completions: Arc<CompletionPool>,
+    /// Wakes the sender.
+    pub doorbell: Doorbell,
+    /// Callers that were refused as full. Woken whenever memory or a slot became free.
+    pub room: WaitList,
+    /// The coarse clock, Unix ms: the sender sets it.
+    pub clock: plain::AtomicI64,
+    /// Segments are installed with listener entries.
+    tagged: plain::AtomicBool,
+    slots: usize,
+    /// The longest record that shares a segment with others, bytes.
+    ordinary: usize,
+    batch_size: u32,
+    max_request_size: usize,
+    #[cfg(loom)]
+    waits: bool,
+}
+
+impl fmt::Debug for Accumulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accumulator").field("free", &self.free()).finish_non_exhaustive()
+    }
+}
+
+impl Accumulator {
+    /// The accumulator and the sender's half of it. `Doorbell::bind` comes next, before anyone appends.
+    pub fn new(config: AccumulatorConfig) -> Result<(Arc<Self>, Drain), Unfit> {
+        let AccumulatorConfig { buffer_memory, batch_size, max_request_size, slots, .. } = config;
+        if buffer_memory < BUFFER_MEMORY_MIN && cfg!(not(loom)) {
+            return Err(Unfit::TooSmall);
+        }
+        if buffer_memory as u64 / UNIT as u64 > SEGMENTS_MAX {
+            return Err(Unfit::TooLarge);
+        }
+        if !slots.is_power_of_two() || slots < 2 || slots as u64 > SLOTS_MAX {
+            return Err(Unfit::Slots);
+        }
+        let pool = Pool::new(buffer_memory / UNIT).ok_or(Unfit::TooLarge)?;
+        let shared = units(pool.ordinary) as usize * UNIT - ENTRY as usize;
+        #[cfg(loom)]
+        let shared = config.capacity;
+        let accumulator = Arc::new(Self {
+            pool,
+            ready: ReadySet::default(),
+            completions: CompletionPool::new(),
+            doorbell: Doorbell::default(),
+            room: WaitList::default(),
+            clock: plain::AtomicI64::new(0),
+            tagged: plain::AtomicBool::new(false),
+            slots,
+            ordinary: shared.min(max_request_size.saturating_sub(BATCH_HEADER as usize)),
+            batch_size: u32::try_from(batch_size).unwrap_or(u32::MAX),
+            max_request_size,
+            #[cfg(loom)]
+            waits: config.waits,
+        });
+        Ok((accumulator.clone(), Drain::new(accumulator)))
+    }
+
+    /// From now on new segments have room for listener entries. Called once when a listener is configured; the first
+    /// append with a tag or callback does it too.
+    pub fn tag_records(&self) {
+        self.tagged.store(true, Relaxed);
+    }
+
+    /// The memory that transmits refer to.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.pool.arena
+    }
+
+    /// Where completions come from.
+    pub fn completions(&self) -> &Arc<CompletionPool> {
+        &self.completions
+    }
+
+    /// Bytes that no segment or claim holds now.
+    pub fn free(&self) -> usize {
+        self.pool.shares.free() as usize * UNIT
+    }
+
+    /// Somebody waits for room: what is open should be sent at once.
+    pub fn under_pressure(&self) -> bool {
+        self.room.waiting()
+    }
+
+    /// There may be room now: called after every change that could let a refused append succeed.
+    fn made_room(&self) {
+        #[cfg(loom)]
+        if !self.waits {
+            return;
+        }
+        self.room.wake_all();
+    }
+
+    /// Registers for [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it
+    /// sleeps.
+    pub fn wait_for_room(&self, slot: &mut Option<u64>, waker: &Waker) {
+        self.room.register(slot, waker);
+        self.doorbell.ring();
+    }
+
+    /// Calls `attempt` until it gives something or the deadline is over, sleeping in between until there may be room.
+    #[cfg(not(loom))]
+    pub fn block_for_room<T>(
+        &self,
+        deadline: Option<std::time::Instant>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        crate::sync::block_until(&self.room, deadline, || {
+            let done = attempt();
+            if done.is_none() && self.room.waiting() {
+                self.doorbell.ring();
+            }
+            done
+        })
+    }
+}

@@ -1,3 +1,299 @@
 //! The sender as a state machine: no thread, no clock, no socket.
+//!
+//! `topic`, `shared`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
+//! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again,
+//! splits or gives up, `control` keeps metadata and the producer id, `lanes` keeps connections, `shutdown` ends it all.
 
+mod ack;
+mod backoff;
+mod connection;
+mod control;
+mod drain;
+mod endpoint;
+mod idempotence;
+mod in_flight;
+mod lanes;
+mod outbox;
+mod retry;
+mod shared;
+mod shutdown;
+mod split;
+mod timers;
+mod topic;
 pub mod transmit;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::accumulator::Drain;
+use crate::config::{Acks, ProducerConfig};
+use crate::metadata::Cluster;
+use backoff::{Backoff, Random};
+use connection::Connection;
+use control::Control;
+use endpoint::Endpoint;
+use idempotence::Identity;
+use in_flight::{Batch, Part, PartitionState};
+use lanes::Node;
+use outbox::OutboxTail;
+use shutdown::{Closing, Flush};
+use split::SplitSegment;
+use timers::{Timer, Timers};
+use transmit::{Action, ConnectionId, Now, Transmit};
+
+pub use in_flight::Run;
+pub use outbox::{Outbox, Report};
+pub use shared::{Command, Life, Shared, Ticket};
+pub use topic::TopicShared;
+
+/// Turns sealed batches into requests, and answers into results.
+///
+/// Four kinds of methods, to be called in this order, turn by turn, with a time that never goes back:
+///
+/// 1. `handle_*`: the world tells the machine what happened: connections, bytes, names, and once per turn
+///    [`Sender::handle_wakeup`], which looks at commands and at what writers made ready;
+/// 2. [`Sender::handle_timeout`] when [`Sender::poll_timeout`] has come;
+/// 3. `poll_*` until each gives `None`: what the machine asks of the world;
+/// 4. getters at any time.
+pub struct Sender {
+    config: Arc<ProducerConfig>,
+    shared: Arc<Shared>,
+    /// The rings' reading side.
+    drain: Drain,
+    now: Now,
+    random: Random,
+    timers: Timers,
+    /// By the id that the accumulator gave the partition.
+    partitions: Vec<PartitionState>,
+    topics: Vec<TopicState>,
+    topic_index: HashMap<Arc<str>, u32>,
+    cluster: Cluster,
+    nodes: HashMap<i32, Node>,
+    /// Nodes with partitions to be served.
+    waiting_nodes: Vec<i32>,
+    bootstrap: Vec<Endpoint>,
+    connections: HashMap<ConnectionId, Connection>,
+    next_connection: u64,
+    control: Control,
+    identity: Identity,
+    /// Partitions with something in the ring.
+    active: Vec<u32>,
+    /// Records sent with acks=0 of which the kernel has all bytes; good unless the connection turns out dead.
+    unconfirmed: Vec<ack::Unconfirmed>,
+    /// Segments whose records belong to several batches.
+    split_segments: HashMap<u32, SplitSegment>,
+    outbox: OutboxTail,
+    flushes: Vec<Flush>,
+    closing: Option<Closing>,
+    actions: VecDeque<Action>,
+    transmits: VecDeque<Transmit>,
+    /// Something was resolved since flushes were looked at.
+    settled: bool,
+    closed: bool,
+    watching_waiters: bool,
+    // Used again and again, so that a steady stream allocates nothing.
+    ready: Vec<u32>,
+    spare_transmits: Vec<Transmit>,
+    spare_parts: Vec<Vec<Part>>,
+    spare_batches: Vec<Vec<Option<Batch>>>,
+    spare_answers: Vec<(Batch, ack::Answer)>,
+}
+
+/// What the sender knows of a topic besides its partitions' leaders.
+#[derive(Debug)]
+struct TopicState {
+    shared: Arc<TopicShared>,
+    /// Ids of its partitions, by index.
+    partitions: Vec<u32>,
+    /// The most bytes that a batch may have, header included: `max.request.size`, or less once a broker refused more.
+    limit: u32,
+    /// It stamps records itself (`message.timestamp.type=LogAppendTime`), as seen in answers to first attempts.
+    log_append_time: bool,
+    /// Somebody asked for it since the last metadata answer.
+    wanted: bool,
+    /// When somebody last did.
+    last_used: Duration,
+}
+
+impl Sender {
+    /// A sender for `shared`, draining `drain`; `seed` spreads its backoffs.
+    pub fn new(shared: Arc<Shared>, drain: Drain, seed: u64) -> Self {
+        let config = shared.config.clone();
+        let bootstrap = config.bootstrap_servers.iter().map(|(host, port)| Endpoint::new(host, *port)).collect();
+        let identity = Identity::new(config.idempotence);
+        if identity.ready() {
+            shared.identified.store(true, Ordering::Release);
+        }
+        Self {
+            config,
+            shared,
+            drain,
+            now: Now::default(),
+            random: Random::new(seed),
+            timers: Timers::default(),
+            partitions: Vec::new(),
+            topics: Vec::new(),
+            topic_index: HashMap::new(),
+            cluster: Cluster::default(),
+            nodes: HashMap::new(),
+            waiting_nodes: Vec::new(),
+            bootstrap,
+            connections: HashMap::new(),
+            next_connection: 0,
+            control: Control::default(),
+            identity,
+            active: Vec::new(),
+            unconfirmed: Vec::new(),
+            split_segments: HashMap::new(),
+            outbox: OutboxTail::default(),
+            flushes: Vec::new(),
+            closing: None,
+            actions: VecDeque::new(),
+            transmits: VecDeque::new(),
+            settled: false,
+            closed: false,
+            watching_waiters: false,
+            ready: Vec::new(),
+            spare_transmits: Vec::new(),
+            spare_parts: Vec::new(),
+            spare_batches: Vec::new(),
+            spare_answers: Vec::new(),
+        }
+    }
+
+    // ---- 1. the world tells the machine -----------------------------------------------------------------------
+
+    /// Once per turn, after the events of that turn: commands, what writers made ready, what became possible.
+    pub fn handle_wakeup(&mut self, now: Now) {
+        self.at(now);
+        self.confirm_unacknowledged();
+        if let Some(outbox) = self.shared.outbox.get() {
+            self.outbox.refill(outbox);
+        }
+        while let Some(command) = self.shared.commands.pop() {
+            self.handle_command(command);
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        self.drain.visit_ready(&mut ready);
+        for id in ready.drain(..) {
+            self.consider(id);
+        }
+        self.ready = ready;
+        if self.shared.accumulator.under_pressure() {
+            self.consider_active();
+        }
+        self.watch_waiters();
+        self.step_control();
+        self.step_closing();
+        self.settle_flushes();
+    }
+
+    /// What is due by `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.at(now);
+        while let Some(timer) = self.timers.due(now.monotonic) {
+            match timer {
+                Timer::Partition(id) => {
+                    if let Some(partition) = self.partitions.get_mut(id as usize) {
+                        partition.armed.fired(now.monotonic);
+                        self.consider(id);
+                    }
+                }
+                Timer::Connection(id) => self.check_connection(id),
+                Timer::Node(id) => {
+                    if let Some(node) = self.nodes.get_mut(&id) {
+                        node.armed.fired(now.monotonic);
+                        self.step_node(id);
+                    }
+                }
+                Timer::Control => {
+                    self.control.armed.fired(now.monotonic);
+                    self.step_control();
+                }
+                Timer::Close => self.step_closing(),
+                Timer::Waiters => self.nudge_waiters(),
+            }
+        }
+        self.settle_flushes();
+    }
+
+    fn at(&mut self, now: Now) {
+        self.now = now;
+        self.shared.accumulator.clock.store(now.unix_ms, Ordering::Relaxed);
+    }
+
+    // ---- 3. the machine asks the world ------------------------------------------------------------------------
+
+    /// Something to do for the driver.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// A request to write.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.transmits.is_empty() {
+            self.pack();
+        }
+        self.transmits.pop_front()
+    }
+
+    /// When `handle_timeout` is due, if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        if self.unconfirmed.is_empty() { self.timers.next() } else { Some(self.now.monotonic) }
+    }
+
+    // ---- 4. getters -------------------------------------------------------------------------------------------
+
+    /// Everything is done and every connection gone: the thread may end.
+    pub fn is_closed(&self) -> bool {
+        self.closed && self.connections.is_empty()
+    }
+
+    /// What application threads share with it.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn acks(&self) -> i16 {
+        match self.config.acks {
+            Acks::None => 0,
+            Acks::Leader => 1,
+            Acks::All => -1,
+        }
+    }
+
+    fn retry_backoff(&self) -> Backoff {
+        Backoff { base: self.config.retry_backoff, max: self.config.retry_backoff_max }
+    }
+
+    fn reconnect_backoff(&self) -> Backoff {
+        Backoff { base: self.config.reconnect_backoff, max: self.config.reconnect_backoff_max }
+    }
+
+    /// The name look-up that an [`Action::Resolve`] asked for has ended.
+    pub fn handle_resolved(&mut self, now: Now, host: &str, port: u16, answer: Result<Vec<SocketAddr>, String>) {
+        self.at(now);
+        let backoff = self.reconnect_backoff();
+        let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);
+        for endpoint in self.bootstrap.iter_mut().chain(nodes) {
+            if endpoint.host == host && endpoint.port == port {
+                endpoint.resolved(now.monotonic, answer.clone(), backoff, &mut self.random);
+            }
+        }
+        self.step_all_nodes();
+        self.step_control();
+    }
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (partitions, connections) = (self.partitions.len(), self.connections.len());
+        f.debug_struct("Sender")
+            .field("partitions", &partitions)
+            .field("connections", &connections)
+            .finish_non_exhaustive()
+    }
+}

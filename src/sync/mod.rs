@@ -1,1 +1,52 @@
-//! Placeholder: see the architecture.
+//! What threads share: std's atomics or loom's, the doorbell that wakes the sender, and lists of waiting callers.
+//!
+//! Everything whose order matters comes from here, so that `RUSTFLAGS="--cfg loom"` can search it. [`plain`] holds
+//! std's atomics in both builds: for hints and counters whose order nothing leans on (loom would only pay for them).
+
+pub mod doorbell;
+pub mod wait_list;
+
+#[cfg(loom)]
+pub use loom::{
+    sync::Mutex,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
+};
+#[cfg(not(loom))]
+pub use std::{
+    sync::Mutex,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
+};
+
+pub use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
+
+/// Values that may be stale or approximate: std's atomics in every build.
+pub mod plain {
+    pub use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize};
+}
+
+pub use doorbell::Doorbell;
+pub use wait_list::WaitList;
+#[cfg(not(loom))]
+pub use wait_list::block_until;
+
+/// True in a loom build made with `RINGMAIL_MUTATION=name`: a known mistake, made on purpose (`ci/mutations.sh`).
+#[inline(always)]
+pub const fn mutated(name: &str) -> bool {
+    #[cfg(not(loom))]
+    let wanted: Option<&str> = None;
+    #[cfg(loom)]
+    let wanted = option_env!("RINGMAIL_MUTATION");
+    let Some(wanted) = wanted else { return false };
+    let (a, b) = (wanted.as_bytes(), name.as_bytes());
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+/// `right`, or Relaxed when the mutation `name` asks for it.
+#[inline(always)]
+pub const fn order(name: &str, right: Ordering) -> Ordering {
+    if mutated(name) { Relaxed } else { right }
+}

@@ -1,0 +1,215 @@
+#!/usr/bin/env bash
+# Everything that needs a real Kafka: the command `ringmail` as a new user meets it, a million lines read back by a client
+# that is not ours, what Kafka's own DumpLogSegments says of our batches, and tests/real_kafka.rs (kills, restarts).
+#
+#   ci/real_kafka.sh [SCENARIO…]     all scenarios, or those named (see the list at the end)
+#
+# LINES=N: lines of the round trip (default 1000000). KEEP=1: leave the work folder behind.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+kafka=$root/ci/kafka.sh
+work=$(mktemp -d "${TMPDIR:-/tmp}/ringmail-kafka.XXXXXX")
+target=${CARGO_TARGET_DIR:-$root/target}
+ringmail=$target/release/ringmail
+failed=0
+helpers=()
+
+finish() {
+  local status=$?
+  trap - EXIT
+  for pid in ${helpers[@]+"${helpers[@]}"}; do kill "$pid" 2>/dev/null || true; done
+  for cluster in "$work"/*/bootstrap; do [ -e "$cluster" ] && "$kafka" stop "$(dirname "$cluster")"; done
+  if [ "$status" = 0 ] && [ "$failed" = 0 ] && [ -z "${KEEP:-}" ]; then rm -rf "$work"; else echo "the work folder is left for a look: $work"; fi
+  [ "$status" != 0 ] || status=$failed
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+ok() { printf '  ok    %s\n' "$*"; }
+bad() { printf '  FAIL  %s\n' "$*"; failed=1; }
+
+# expect NAME CODE PATTERN COMMAND…: the exit code, and a pattern in what is printed ('' = anything)
+expect() {
+  local name=$1 code=$2 pattern=$3 got=0
+  shift 3
+  timeout -k 5 120 "$@" >"$work/out" 2>&1 </dev/null || got=$?
+  if [ "$got" != "$code" ]; then
+    bad "$name: exit code $got instead of $code"
+  elif ! grep -q -i -E -- "$pattern" "$work/out"; then
+    bad "$name: nothing says '$pattern'"
+  else
+    ok "$name: exit $code, $(head -n 1 "$work/out" | cut -c1-150)"
+    return 0
+  fi
+  head -n 5 "$work/out" | sed 's/^/        /'
+}
+
+# check COMMAND…: a checker that prints a line and exits with 0
+check() {
+  if "$@" >"$work/out" 2>&1; then while read -r line; do ok "$line"; done <"$work/out"; else bad "$*"; sed 's/^/        /' "$work/out"; fi
+}
+
+topic() { "$kafka" tool TopicCommand --bootstrap-server "$B" --create --topic "$@" >"$work/out" 2>&1 || { cat "$work/out"; bad "cannot make topic $1"; }; }
+reader() { "$python" "$root/ci/foreign_reader.py" "$B" "$@"; }
+produce() { "$ringmail" produce -b "$B" -q "$@"; }
+
+dump() { # dump TOPIC PARTITIONS
+  local p
+  for ((p = 0; p < $2; p++)); do
+    "$kafka" tool DumpLogSegments --files "$(ls "$one/node1/$1-$p"/*.log | paste -sd,)" >"$work/dump" 2>&1 || true
+    check python3 "$root/ci/kafka/check_dump.py" "$1-$p" <"$work/dump"
+  done
+}
+
+# ---- scenarios -------------------------------------------------------------------------------------------------------
+
+mistakes() {
+  local dead http
+  dead=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  python3 -u -m http.server --bind 127.0.0.1 0 >"$work/http" 2>&1 &
+  helpers+=($!)
+  until http=$(grep -o -m 1 'port [0-9]*' "$work/http" | cut -d' ' -f2) && [ -n "$http" ]; do sleep 0.05; done
+  echo hello >"$work/hello"
+  local p=("$ringmail" produce)
+  expect "broker unreachable" 3 "connection refused" "${p[@]}" -b "127.0.0.1:$dead" -t t -X max.block.ms=2000 "$work/hello"
+  expect "host unknown" 3 "resolve" "${p[@]}" -b no-such-host.invalid:9092 -t t -X max.block.ms=2000 "$work/hello"
+  expect "wrong port: a web server" 3 "no Kafka" "${p[@]}" -b "127.0.0.1:$http" -t t -X max.block.ms=2000 "$work/hello"
+  expect "wrong port: the controller" 3 "" "${p[@]}" -b "127.0.0.1:$(sed -n 's/.*voters=1@127.0.0.1://p' "$one/node1.properties")" -t t -X max.block.ms=2000 "$work/hello"
+  expect "unknown topic" 3 "'absent' does not exist" "${p[@]}" -b "$B" -t absent "$work/hello"
+  expect "topic name that cannot be" 3 "a b" "${p[@]}" -b "$B" -t "a b" "$work/hello"
+  expect "partition that is not there" 1 "99" "${p[@]}" -b "$B" -t many -p 99 "$work/hello"
+  expect "wrong value" 2 "acks.*7" "${p[@]}" -b "$B" -t many -X acks=7 "$work/hello"
+  expect "misspelt key" 2 "linger.ms" "${p[@]}" -b "$B" -t many -X linger.msec=5 "$work/hello"
+  expect "key of a later version" 2 "not.*yet" "${p[@]}" -b "$B" -t many -X compression.type=gzip "$work/hello"
+  expect "contradiction" 2 "enable.idempotence" "${p[@]}" -b "$B" -t many -X acks=1 -X enable.idempotence=true "$work/hello"
+  expect "no broker given" 2 "-b" "${p[@]}" -t many "$work/hello"
+  expect "no such file" 4 "/no/such/file" "${p[@]}" -b "$B" -t many /no/such/file
+  { echo small; head -c 2000000 /dev/zero | tr '\0' x; echo; echo last; } >"$work/large"
+  topic large --partitions 1
+  expect "record over max.request.size" 1 "line 2" "${p[@]}" -b "$B" -t large "$work/large"
+  { echo small; echo last; } >"$work/small"
+  check reader large lines "$work/small"
+  expect "key over max.request.size" 1 "max.request.size" "${p[@]}" -b "$B" -t large -X max.request.size=5000 -k "$(head -c 6000 /dev/zero | tr '\0' k)" "$work/hello"
+}
+
+typing() {
+  topic typed --partitions 1
+  mkfifo "$work/keys"
+  produce -t typed --header h=1 --header n <"$work/keys" >"$work/typed" 2>&1 &
+  local pid=$! status=0
+  exec 7>"$work/keys"
+  echo "typed first" >&7
+  for ((i = 0; i < 50; i++)); do
+    reader typed dump >"$work/out" 2>&1 && grep -q "typed first" "$work/out" && break
+    sleep 0.1
+  done
+  if grep -q '"value": "typed first", "headers": \[\["h", "1"\], \["n", null\]\]' "$work/out"; then
+    ok "a typed line is in the log while the input is still open, with its headers"
+  else
+    bad "a typed line does not go out at once"; sed 's/^/        /' "$work/typed" "$work/out"
+  fi
+  printf 'typed second\nno newline' >&7
+  sleep 0.5
+  kill -INT "$pid"
+  wait "$pid" || status=$?
+  exec 7>&-
+  [ "$status" = 130 ] && ok "Ctrl-C: exit 130" || bad "Ctrl-C: exit $status instead of 130"
+  reader typed dump | grep -q "typed second" && ok "what was typed before Ctrl-C is in the log" || bad "Ctrl-C lost a line"
+  topic nulls --partitions 1
+  printf 'k:\n:v\n:\nnone\n' >"$work/nulls"
+  produce -t nulls -K: -Z "$work/nulls"
+  produce -t nulls -K: "$work/nulls"
+  reader nulls dump | sed 's/.*"key": \(.*\), "value": \(.*\), "headers.*/\1 \2/' | paste -sd, >"$work/out"
+  local wanted='"k" null,null "v",null null,null "none","k" "","" "v","" "",null "none"'
+  [ "$(cat "$work/out")" = "$wanted" ] && ok "null and empty keys and values: as given" || bad "null and empty: $(cat "$work/out")"
+}
+
+million() {
+  local lines=${LINES:-1000000}
+  python3 "$root/ci/kafka/make_lines.py" "$lines" "$work/lines"
+  topic keyed --partitions 6
+  topic spread --partitions 6
+  topic java --partitions 6
+  timed "$lines lines, keyed and unkeyed mixed, from a file" produce -t keyed -K: "$work/lines"
+  check reader keyed lines "$work/lines" -K:
+  timed "$lines lines without keys, through a pipe, epoll" sh -c "cat '$work/lines' | '$ringmail' produce -b '$B' -q -t spread -X driver=epoll"
+  check reader spread lines "$work/lines"
+  # Java's own producer decides where keys belong.
+  grep -a -m 20000 '^schl.*:' "$work/lines" | tr -d '\r' >"$work/java"
+  "$kafka" tool ConsoleProducer --bootstrap-server "$B" --topic java --reader-property parse.key=true --reader-property key.separator=: <"$work/java" >"$work/out" 2>&1 || bad "Java's producer: $(cat "$work/out")"
+  check reader keyed like java
+  dump keyed 6
+  dump spread 6
+}
+
+timed() {
+  local name=$1 start status=0
+  shift
+  start=$(date +%s%N)
+  timeout -k 5 300 "$@" >"$work/out" 2>&1 || status=$?
+  local ms=$((($(date +%s%N) - start) / 1000000))
+  if [ "$status" = 0 ]; then ok "$name: $ms ms"; else bad "$name: exit $status"; tail -n 5 "$work/out" | sed 's/^/        /'; fi
+}
+
+acks() {
+  head -n 100000 "$work/lines" >"$work/some" 2>/dev/null || python3 "$root/ci/kafka/make_lines.py" 100000 "$work/some"
+  local a driver
+  for a in 0 1 all; do
+    for driver in io_uring epoll; do
+      topic "acks-$a-$driver" --partitions 6
+      timed "acks=$a, $driver" produce -t "acks-$a-$driver" -K: -X acks=$a -X driver=$driver "$work/some"
+      [ $a != 0 ] || sleep 1
+      check reader "acks-$a-$driver" lines "$work/some" -K:
+    done
+  done
+}
+
+small_batches() {
+  topic small --partitions 6 --config max.message.bytes=20000
+  awk 'BEGIN { for (i = 0; i < 300000; i++) printf "k%d:%d %s\n", i % 1000, i, substr("....................................................................................................", 1, i % 100) }' >"$work/split"
+  timed "max.message.bytes=20000 at full speed" produce -t small -K: -X linger.ms=50 -X batch.size=200000 "$work/split"
+  check reader small lines "$work/split" -K:
+  dump small 6
+  { awk 'BEGIN { for (i = 0; i < 1000; i++) print i }'; head -c 30000 /dev/zero | tr '\0' x; echo; awk 'BEGIN { for (i = 0; i < 1000; i++) print i }'; } >"$work/poison"
+  topic poison --partitions 1 --config max.message.bytes=20000
+  expect "one record larger than its topic takes" 1 "max.message.bytes" "$ringmail" produce -b "$B" -t poison "$work/poison"
+  grep -q "line 1001$" "$work/out" && ok "and only that line is named" || bad "other lines are named: $(cat "$work/out")"
+  grep -v xxxxx "$work/poison" >"$work/healthy"
+  check reader poison lines "$work/healthy"
+}
+
+drivers() {
+  local demo=("$ringmail" demo -n 200000)
+  expect "demo over io_uring" 0 "driver io_uring" "${demo[@]}" --driver io_uring
+  expect "demo over epoll" 0 "driver epoll" "${demo[@]}" --driver epoll
+  expect "io_uring forbidden by seccomp, auto" 0 "driver epoll" python3 "$root/ci/kafka/forbid_io_uring.py" "${demo[@]}" -v
+  local said
+  said=$(grep -c -i "io_uring" "$work/out" || true)
+  [ "$said" = 1 ] && ok "the fallback is said once" || { bad "the fallback is said $said times"; sed 's/^/        /' "$work/out"; }
+  expect "io_uring forbidden, and asked for" 0 "driver epoll" python3 "$root/ci/kafka/forbid_io_uring.py" "${demo[@]}" --driver io_uring
+}
+
+library() {
+  timed "tests/real_kafka.rs" env RINGMAIL_PYTHON="$python" RINGMAIL_WORK="$work" cargo test --release -q --test real_kafka -- --ignored --test-threads=1
+  grep -a -E "^(foreign reader|test |dump)" "$work/out" | cut -c1-200 | sed 's/^/        /' || true
+}
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+scenarios=("$@")
+[ ${#scenarios[@]} -gt 0 ] || scenarios=(mistakes typing million acks small_batches drivers library)
+"$kafka" jars
+python=$("$kafka" python)
+cargo build --release -q -p ringmail-cli
+one=$work/one
+"$kafka" start one "$one" auto.create.topics.enable=false
+B=$("$kafka" bootstrap "$one")
+topic many --partitions 6
+for scenario in "${scenarios[@]}"; do
+  echo "$scenario"
+  "$scenario"
+done
+[ $failed = 0 ] && echo "real Kafka: all as it should be" || echo "real Kafka: something FAILED, see above"

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Runs every check of this repository, and installs what they need.
+#
+#   ci/test.sh            everything
+#   ci/test.sh --quick    without real Kafka (no Java, no downloads beyond crates); says so at the end
+#   ci/test.sh STAGE…     only these stages, by name (see below)
+#
+# A stage is one line with its time; what it printed lies in target/ci/STAGE.log and is shown when it fails.
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+export CARGO_TERM_COLOR=never
+target=${CARGO_TARGET_DIR:-$root/target}
+logs=$target/ci
+mkdir -p "$logs"
+began=$(date +%s)
+failures=()
+child=
+
+# Nothing stays behind: a stage runs in a process group of its own, which ends with this script.
+stop() { [ -z "$child" ] || kill -TERM -- "-$child" 2>/dev/null || true; }
+trap stop EXIT
+trap 'stop; exit 130' INT TERM
+
+stage() { # stage NAME COMMAND…
+  local name=$1 start end status=0 words
+  shift
+  if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" $name "* ]]; then return; fi
+  start=$(date +%s)
+  set -m
+  "$@" >"$logs/$name.log" 2>&1 </dev/null &
+  child=$!
+  set +m
+  wait "$child" || status=$?
+  child=
+  end=$(date +%s)
+  words=$(summary "$logs/$name.log")
+  if [ $status = 0 ]; then
+    printf 'ok    %-10s %4d s   %s\n' "$name" $((end - start)) "$words"
+  else
+    printf 'FAIL  %-10s %4d s   exit %d; the end of %s:\n' "$name" $((end - start)) $status "$logs/$name.log"
+    tail -n 60 "$logs/$name.log" | sed 's/^/      | /'
+    failures+=("$name")
+  fi
+}
+
+# How many tests passed or were left out, or the last line of a checker.
+summary() {
+  awk '/^test result:/ { passed += $4; ignored += $8 } /^verified/ || /^real Kafka:/ { last = $0 }
+       END { if (passed) printf "%d tests passed, %d ignored ", passed, ignored; printf "%s", last }' "$1"
+}
+
+loom() { RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target/loom"; }
+
+drivers() {
+  cargo build --release -p ringmail-cli || return
+  for driver in io_uring epoll; do "$target/release/ringmail" demo -n 200000 --driver $driver || return; done
+  python3 ci/kafka/forbid_io_uring.py "$target/release/ringmail" demo -n 200000
+}
+
+examples() {
+  local source
+  for source in examples/*.rs; do
+    echo "== $source"
+    cargo run -q --release --example "$(basename "$source" .rs)" || return
+  done
+}
+
+docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --features ringmail/testing; }
+
+quick=
+only=()
+for argument in "$@"; do
+  case $argument in
+    --quick) quick=1 ;;
+    -*) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
+    *) only+=("$argument") ;;
+  esac
+done
+command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer from https://rustup.rs"; exit 2; }
+
+stage format cargo fmt --all --check
+stage clippy cargo clippy --workspace --all-targets -- -D warnings
+stage tests cargo test --workspace
+stage examples examples
+stage demo cargo run --release -q -p ringmail-cli -- demo
+stage drivers drivers
+stage loom loom
+stage docs docs
+[ -n "$quick" ] || stage kafka ci/real_kafka.sh
+
+total=$(($(date +%s) - began))
+if [ ${#failures[@]} -gt 0 ]; then
+  printf 'FAILED after %d min %d s: %s\n' $((total / 60)) $((total % 60)) "${failures[*]}"
+  exit 1
+fi
+printf 'all passed in %d min %d s%s\n' $((total / 60)) $((total % 60)) "${quick:+ (--quick: real Kafka was left out)}"

@@ -1,0 +1,136 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Produce to Apache Kafka, fast, and know what became of every record.
+#[derive(Parser, Debug)]
+#[command(version, about, arg_required_else_help = true, propagate_version = true)]
+pub struct Args {
+    /// Show what the producer does on standard error; repeat for more
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Demo(DemoArgs),
+    Produce(ProduceArgs),
+}
+
+/// Produce a million records to an embedded broker, read them back and verify every one
+///
+/// Nothing has to be installed or running: the broker lives in this process and listens on a free port of the loopback
+/// interface. Several threads send at once; half of the records have keys, some have headers. Then the broker's log is
+/// decoded by a second, independent decoder and compared with what was sent: every record is there exactly once, bytes
+/// and headers unchanged, at the offset that was reported, in order per thread and key, keys on the partitions that
+/// Java's client picks. The exit code is 0 only if all of that holds.
+#[derive(ClapArgs, Debug)]
+pub struct DemoArgs {
+    /// Records to send, over all threads
+    #[arg(long, short = 'n', default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub records: u64,
+    /// Threads that send [default: one fewer than there are cores, 2 to 8]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+    /// Bytes of a record's value
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=900_000))]
+    pub size: u32,
+    /// Partitions of the topic
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub partitions: u16,
+    /// How bytes reach the kernel: auto, io_uring or epoll
+    #[arg(long, default_value = "auto", value_parser = ["auto", "io_uring", "epoll"])]
+    pub driver: String,
+    /// A producer setting, e.g. -X linger.ms=20; may be repeated
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+}
+
+/// Send lines to a topic: from a file, a pipe, or as you type
+///
+/// Each line becomes one record; the newline is not part of it, a carriage return is. An empty line is a record with an
+/// empty value. A last line without newline counts. Lines leave as soon as they are there (after linger.ms, 5 by
+/// default), not at the end of the input; memory stays bounded however long the input is.
+#[derive(ClapArgs, Debug)]
+#[command(after_long_help = "\
+Examples:
+  ringmail produce -b localhost:9092 -t words /usr/share/dict/words
+  tail -F app.log | ringmail produce -b localhost:9092 -t logs -X linger.ms=50
+  ringmail produce -b localhost:9092 -t users -K: --header source=import users.txt
+
+Exit codes:
+  0    every line was delivered
+  1    at least one record failed, or nobody knows; standard error says which lines and why
+  2    wrong options or configuration
+  3    no broker answered, or the topic cannot be used; nothing was sent
+  4    the input could not be read to its end; what had been read was delivered
+  130  interrupted (Ctrl-C, SIGTERM); what had been read was delivered. A second Ctrl-C does not wait
+
+`ringmail produce --settings` lists every key that -X knows.")]
+pub struct ProduceArgs {
+    /// Brokers to ask first, separated by commas [default: bootstrap.servers of -F or -X]
+    #[arg(short = 'b', long = "bootstrap-server", value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// Topic to send to
+    #[arg(short, long, required_unless_present = "list_settings", default_value = "", hide_default_value = true)]
+    pub topic: String,
+    /// Text between key and value. A line without it has no key; an empty key is a key
+    #[arg(short = 'K', long, value_name = "SEP", conflicts_with = "key", allow_hyphen_values = true)]
+    pub key_separator: Option<String>,
+    /// The key of every record
+    #[arg(short, long)]
+    pub key: Option<String>,
+    /// Send everything to this partition [default: by key as Java does, else spread]
+    #[arg(short, long, value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// A header of every record, in this order; without "=" its value is null; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE")]
+    pub headers: Vec<String>,
+    /// Send empty values (and with -K empty keys) as null: tombstones on a compacted topic
+    #[arg(short = 'Z', long)]
+    pub null: bool,
+    /// The byte that ends a record: one character, or \n, \t, \r, \0, \xHH
+    #[arg(short = 'D', long, value_name = "BYTE", default_value = "\\n", value_parser = crate::lines::delimiter)]
+    pub delimiter: u8,
+    /// A producer setting with Kafka's name, e.g. -X acks=all; may be repeated
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// A file of KEY=VALUE lines, as Kafka's .properties; -b and -X go before it
+    #[arg(short = 'F', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show neither progress nor summary, only errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// List every producer setting and end
+    #[arg(long = "settings")]
+    pub list_settings: bool,
+    /// File to read; - or nothing: standard input
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn kcat_spellings_work() {
+        let args =
+            ["ringmail", "produce", "-b", "h:1", "-t", "t", "-K:", "-X", "acks=1", "-X", "linger.ms=0", "-p0", "f"];
+        let Command::Produce(produce) = Args::parse_from(args).command else { panic!("not produce") };
+        assert_eq!(produce.key_separator.as_deref(), Some(":"));
+        assert_eq!(produce.settings, ["acks=1", "linger.ms=0"]);
+        assert_eq!((produce.partition, produce.delimiter), (Some(0), b'\n'));
+    }
+}

@@ -1,0 +1,138 @@
+//! Which lines failed and why, in bounded memory.
+
+use std::fmt::Write;
+
+/// Different reasons that are kept apart; further ones are counted together.
+const REASONS: usize = 10;
+/// Runs of line numbers kept for each reason; further ones are only counted.
+const RUNS: usize = 1000;
+/// Runs shown in the report.
+const SHOWN: usize = 20;
+
+/// Failed lines, grouped by reason.
+#[derive(Default, Debug)]
+pub struct Failures {
+    groups: Vec<Group>,
+    /// Lines whose reason found no room in `groups`.
+    others: u64,
+}
+
+#[derive(Debug)]
+struct Group {
+    /// What the reason is compared by; messages may differ in times and offsets.
+    kind: String,
+    /// The first message of this kind.
+    text: String,
+    count: u64,
+    /// First and last line of each run, in the order in which they failed.
+    runs: Vec<(u64, u64)>,
+    /// Lines in runs that found no room.
+    not_kept: u64,
+}
+
+impl Failures {
+    /// Notes that a line failed. Failures of one `kind` are reported together under the first one's text.
+    pub fn note(&mut self, line: u64, kind: &str, text: impl FnOnce() -> String) {
+        let group = match self.groups.iter_mut().position(|g| g.kind == kind) {
+            Some(at) => &mut self.groups[at],
+            None if self.groups.len() < REASONS => {
+                let group = Group { kind: kind.to_string(), text: text(), count: 0, runs: Vec::new(), not_kept: 0 };
+                self.groups.push(group);
+                let last = self.groups.len() - 1;
+                &mut self.groups[last]
+            }
+            None => {
+                self.others += 1;
+                return;
+            }
+        };
+        group.count += 1;
+        // Lines of a partition fail in order, so the run that a line continues is among the last ones.
+        let touches = |(first, last): &(u64, u64)| line + 1 == *first || *last + 1 == line;
+        match group.runs.iter().rev().take(64).position(touches) {
+            Some(from_end) => {
+                let at = group.runs.len() - 1 - from_end;
+                let (first, last) = group.runs[at];
+                group.runs[at] = (first.min(line), last.max(line));
+            }
+            None if group.runs.len() < RUNS => group.runs.push((line, line)),
+            None => group.not_kept += 1,
+        }
+    }
+
+    /// Lines that failed.
+    pub fn count(&self) -> u64 {
+        self.groups.iter().map(|g| g.count).sum::<u64>() + self.others
+    }
+
+    /// For the user: a paragraph for each reason, with the numbers of the lines.
+    pub fn report(&self) -> String {
+        let mut report = String::new();
+        for group in &self.groups {
+            let plural = if group.count == 1 { "" } else { "s" };
+            let _ = writeln!(report, "{} record{plural} failed: {}", group.count, group.text);
+            let mut runs = group.runs.clone();
+            runs.sort_unstable();
+            let runs = join(&runs);
+            let shown: Vec<String> = runs.iter().take(SHOWN).map(|run| show(*run)).collect();
+            let more = runs.iter().skip(SHOWN).map(|(first, last)| last - first + 1).sum::<u64>() + group.not_kept;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let _ = writeln!(report, "  line{plural} {}{more}", shown.join(", "));
+        }
+        if self.others > 0 {
+            let _ = writeln!(report, "{} more records failed for other reasons", self.others);
+        }
+        report
+    }
+}
+
+/// Joins runs that touch; they are sorted.
+fn join(runs: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for run in runs {
+        match joined.last_mut() {
+            Some(last) if last.1 + 1 >= run.0 => last.1 = last.1.max(run.1),
+            _ => joined.push(*run),
+        }
+    }
+    joined
+}
+
+fn show((first, last): (u64, u64)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_named_in_runs() {
+        let mut failures = Failures::default();
+        for line in [7, 8, 3, 9, 1, 2] {
+            failures.note(line, "expired", || "too late".to_string());
+        }
+        failures.note(20, "large", || "too large".to_string());
+        assert_eq!(failures.count(), 7);
+        assert_eq!(
+            failures.report(),
+            "6 records failed: too late\n  lines 1-3, 7-9\n1 record failed: too large\n  line 20\n"
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_miscounted() {
+        let mut failures = Failures::default();
+        for line in 0..50_000 {
+            failures.note(line * 2, "expired", || "too late".to_string());
+        }
+        for kind in 0..100 {
+            failures.note(kind, &kind.to_string(), || kind.to_string());
+        }
+        assert_eq!(failures.count(), 50_100);
+        assert!(failures.groups.len() <= REASONS && failures.groups.iter().all(|g| g.runs.len() <= RUNS));
+        assert!(failures.report().contains("lines 0, 2, 4,"));
+        assert!(failures.report().contains(&format!("and {} more", 50_000 - SHOWN)));
+        assert!(failures.report().contains("91 more records failed for other reasons"));
+    }
+}

@@ -1,0 +1,388 @@
+//! `ringmail produce`: lines to records, and an account of every one.
+//!
+//! A thread reads, the main thread cuts lines and sends them, the producer's listener counts what became of them.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringmail::{
+    DeliveryError, DeliveryListener, Header, Producer, Record, RecordMetadata, SendError, Topic, WaitedFor,
+};
+
+use crate::args::ProduceArgs;
+use crate::diagnose::diagnose;
+use crate::exit::{Exit, Failure};
+use crate::failures::Failures;
+use crate::input::Input;
+use crate::lines::{Line, Splitter, split_key};
+use crate::log::{print, say};
+use crate::progress::{Progress, Shown, Unit};
+use crate::settings::Settings;
+
+/// A call on the producer waits this long at most, so that Ctrl-C is heard.
+const SLICE: Duration = Duration::from_millis(500);
+/// How long to wait for a broker before the first record, unless max.block.ms says otherwise.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long to wait for a topic that no broker knows: it may be about to be created.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
+/// When to tell the user that, and why, nothing happens.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Runs the command.
+pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
+    if args.list_settings {
+        list_settings();
+        return Ok(Exit::Success);
+    }
+    let mut settings = settings(args)?;
+    let servers = settings.value("bootstrap.servers").unwrap_or_default().to_string();
+    if servers.is_empty() {
+        return Err(Failure::new(Exit::Usage, "no broker given: use -b HOST:PORT"));
+    }
+    let patience = patience(&mut settings);
+    let limit = settings.value("max.request.size").and_then(|size| size.parse().ok()).unwrap_or(1_048_576);
+    let account = Arc::new(Account::default());
+    let producer = build(&settings, Listener(account.clone()))?;
+    let input = Input::open(args.file.as_deref()).map_err(|e| Failure::new(Exit::Input, e))?;
+    let topic = producer.topic(&args.topic).map_err(|e| Failure::new(Exit::NotReady, e))?;
+    handle_signals(&account)?;
+    warm_up(&producer, &args.topic, &servers, patience)?;
+
+    account.enter(Phase::Sending);
+    let progress = match args.quiet || input.is_terminal {
+        true => Progress::hidden(),
+        false => Progress::start(Unit::Bytes, input.size, account.clone()),
+    };
+    let started = Instant::now();
+    let read = send_all(args, &topic, input, limit, &account);
+    account.advance(Phase::Flushing);
+    flush(&producer);
+    drop(progress);
+    report(args, &account, started.elapsed());
+    let _ = producer.close(Duration::from_secs(5));
+    match read {
+        _ if account.lost() > 0 => Ok(Exit::RecordsFailed),
+        Err(text) => Err(Failure { exit: Exit::Input, text }),
+        Ok(()) if account.interrupted() => Ok(Exit::Interrupted),
+        Ok(()) => Ok(Exit::Success),
+    }
+}
+
+/// -F, then -X, then -b: the later one counts.
+fn settings(args: &ProduceArgs) -> Result<Settings, Failure> {
+    let mut settings = Settings::default();
+    if let Some(path) = &args.config {
+        settings.add_file(path)?;
+    }
+    settings.add_options(&args.settings)?;
+    if let Some(brokers) = &args.brokers {
+        settings.set("bootstrap.servers", brokers);
+    }
+    Ok(settings)
+}
+
+/// `max.block.ms` is how long this command waits for a broker. The producer itself gets short slices of it. A value
+/// that is no number stays, for the producer to refuse.
+fn patience(settings: &mut Settings) -> Duration {
+    let patience = match settings.value("max.block.ms") {
+        None => PATIENCE,
+        Some(text) => match text.parse() {
+            Ok(ms) => Duration::from_millis(ms),
+            Err(_) => return PATIENCE,
+        },
+    };
+    settings.set("max.block.ms", &SLICE.min(patience).as_millis().to_string());
+    patience
+}
+
+fn build(settings: &Settings, listener: impl DeliveryListener) -> Result<Producer, Failure> {
+    let mut builder = Producer::builder().listener(listener);
+    for (key, value) in settings.iter() {
+        builder = builder.set(key, value);
+    }
+    builder.build().map_err(|e| Failure::new(Exit::Usage, e))
+}
+
+/// Waits until the topic's partitions are known, and says early why that takes long.
+fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Duration) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut silent = true;
+    loop {
+        let error = match producer.warm_up(&[topic]) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let waited = started.elapsed();
+        match &error {
+            SendError::UnknownTopic { .. } if waited < patience.min(TOPIC_PATIENCE) => {}
+            SendError::UnknownTopic { topic, cause, .. } => {
+                let error = SendError::UnknownTopic { topic: topic.clone(), waited, cause: cause.clone() };
+                return Err(Failure::new(Exit::NotReady, error));
+            }
+            SendError::Timeout { .. } if waited < patience => {}
+            SendError::Timeout { waited_for, .. } => {
+                let waited_for = waited_for.clone();
+                let text = format!("{}\n{}", SendError::Timeout { waited, waited_for }, diagnose(servers));
+                return Err(Failure { exit: Exit::NotReady, text });
+            }
+            _ => return Err(Failure::new(Exit::NotReady, error)),
+        }
+        if silent && waited >= SILENCE.min(patience / 2) {
+            silent = false;
+            if matches!(error, SendError::Timeout { .. }) {
+                say(&format!("ringmail: still waiting for a broker:\n{}", diagnose(servers)));
+            }
+        }
+    }
+}
+
+/// Sends every line of the input. An error is the input's; what was read before it has been sent.
+fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, account: &Account) -> Result<(), String> {
+    let headers: Vec<Header<'_>> = args.headers.iter().map(|text| header(text)).collect();
+    let mut template = Record::new().with_headers(&headers);
+    if let Some(partition) = args.partition {
+        template = template.with_partition(partition);
+    }
+    let mut number = 0;
+    let mut send_line = |line: Line<'_>| {
+        if account.interrupted() {
+            return false;
+        }
+        number += 1;
+        let goes_on = match line {
+            Line::Whole(bytes) => send(topic, record(args, template, bytes), number, account),
+            Line::TooLong(bytes) => {
+                let text = || format!("the line alone has {bytes} bytes, more than max.request.size ({limit}) allows");
+                account.failures().note(number, "too long", text);
+                true
+            }
+        };
+        account.lines.fetch_add(u64::from(goes_on), Ordering::Relaxed);
+        goes_on
+    };
+    let mut splitter = Splitter::new(args.delimiter, limit);
+    let chunks = input.chunks();
+    loop {
+        if account.interrupted() {
+            return Ok(());
+        }
+        match chunks.recv_timeout(Duration::from_millis(100)) {
+            Ok(chunk) => {
+                let chunk = chunk?;
+                if !splitter.push(&chunk, &mut send_line) {
+                    return Ok(());
+                }
+                account.read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                splitter.finish(&mut send_line);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// `key=value`; without `=` the value is null, as kcat has it.
+fn header(text: &str) -> Header<'_> {
+    match text.split_once('=') {
+        Some((key, value)) => Header { key, value: Some(value.as_bytes()) },
+        None => Header { key: text, value: None },
+    }
+}
+
+fn record<'a>(args: &'a ProduceArgs, template: Record<'a>, line: &'a [u8]) -> Record<'a> {
+    let (key, value) = match (&args.key, &args.key_separator) {
+        (Some(key), _) => (Some(key.as_bytes()), line),
+        (None, Some(separator)) => split_key(line, separator.as_bytes()),
+        (None, None) => (None, line),
+    };
+    let mut record = template;
+    if let Some(key) = key.filter(|key| !(args.null && key.is_empty())) {
+        record = record.with_key(key);
+    }
+    if !(args.null && value.is_empty()) {
+        record = record.with_value(value);
+    }
+    record
+}
+
+/// Sends one record, however long it takes until there is room: what is ahead of it is delivered or expires. False
+/// when it is no use to go on.
+fn send(topic: &Topic, record: Record<'_>, line: u64, account: &Account) -> bool {
+    // Counted first, for its answer may be here before this thread goes on.
+    account.accepted.fetch_add(1, Ordering::Relaxed);
+    loop {
+        let error = match topic.send_tagged(record, line) {
+            Ok(()) => return true,
+            Err(error) => error,
+        };
+        let wait = matches!(
+            error,
+            SendError::BufferFull
+                | SendError::NotReady { .. }
+                | SendError::Timeout { waited_for: WaitedFor::Memory, .. }
+        ) || matches!(error, SendError::Timeout { waited_for: WaitedFor::Metadata { .. }, .. });
+        if wait && !account.interrupted() {
+            continue;
+        }
+        account.accepted.fetch_sub(1, Ordering::Relaxed);
+        if wait {
+            return false;
+        }
+        let fatal = matches!(error, SendError::Closed | SendError::SenderPanicked | SendError::Forked);
+        account.failures().note(line, &format!("{:?}", std::mem::discriminant(&error)), || error.to_string());
+        return !fatal;
+    }
+}
+
+/// Waits until every record has its answer. The wait ends: delivery.timeout.ms bounds it.
+fn flush(producer: &Producer) {
+    while let Err(SendError::Timeout { .. }) = producer.flush() {}
+}
+
+fn report(args: &ProduceArgs, account: &Account, took: Duration) {
+    let failures = account.failures();
+    let failed = failures.report();
+    if !failed.is_empty() {
+        say(failed.trim_end());
+    }
+    if account.interrupted() {
+        say(&format!("interrupted after line {}; later ones were not sent", account.lines.load(Ordering::Relaxed)));
+    }
+    let unanswered = account.unanswered();
+    if unanswered > 0 {
+        say(&format!("{unanswered} records are possibly written: they never got an answer"));
+    }
+    let delivered = account.delivered.load(Ordering::Relaxed);
+    let lost = failures.count() + unanswered;
+    if lost > 0 || (!args.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr())) {
+        let seconds = took.as_secs_f64().max(0.001);
+        let rate = delivered as f64 / seconds;
+        say(&format!("{delivered} records delivered, {lost} not, in {seconds:.1} s ({rate:.0} records/s)"));
+    }
+}
+
+fn list_settings() {
+    for key in ringmail::ProducerConfig::keys() {
+        print(&format!("{}\n    {}\n", key.name, key.doc));
+    }
+}
+
+/// What happens at the moment, for whoever handles a signal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Phase {
+    /// Nothing was sent yet.
+    WarmingUp,
+    Sending,
+    /// Ctrl-C came: no more input is read.
+    Interrupted,
+    Flushing,
+}
+
+/// The first Ctrl-C ends the input; the next one, or one that comes when there is no input to end, ends the process.
+fn handle_signals(account: &Arc<Account>) -> Result<(), Failure> {
+    let account = account.clone();
+    let handler = move || {
+        let sending = account.phase.compare_exchange(
+            Phase::Sending as u8,
+            Phase::Interrupted as u8,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        account.signals.fetch_add(1, Ordering::Relaxed);
+        match sending {
+            Ok(_) => say("ringmail: interrupted; waiting for the answers to what was sent (again: do not wait)"),
+            Err(phase) => {
+                let unanswered = account.unanswered();
+                if phase != Phase::WarmingUp as u8 && unanswered > 0 {
+                    say(&format!("ringmail: interrupted; {unanswered} records are possibly written"));
+                }
+                std::process::exit(Exit::Interrupted as i32);
+            }
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|e| Failure::new(Exit::Usage, format!("cannot handle signals: {e}")))
+}
+
+/// What became of the records so far.
+#[derive(Default)]
+struct Account {
+    phase: AtomicU8,
+    signals: AtomicU64,
+    /// Bytes of input read and handed over.
+    read: AtomicU64,
+    /// Lines that were accepted, or refused for good.
+    lines: AtomicU64,
+    /// Records that the producer took.
+    accepted: AtomicU64,
+    delivered: AtomicU64,
+    /// Accepted records that failed later.
+    failed: AtomicU64,
+    failures: Mutex<Failures>,
+}
+
+impl Account {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// As `enter`, but never back.
+    fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.signals.load(Ordering::Relaxed) > 0
+    }
+
+    /// Accepted records that nobody has said anything of.
+    fn unanswered(&self) -> u64 {
+        let answered = self.delivered.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed);
+        self.accepted.load(Ordering::Relaxed).saturating_sub(answered)
+    }
+
+    /// Records that are not known to be delivered.
+    fn lost(&self) -> u64 {
+        self.failures().count() + self.unanswered()
+    }
+}
+
+impl Shown for Account {
+    fn position(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    fn words(&self) -> String {
+        let (accepted, delivered) = (self.accepted.load(Ordering::Relaxed), self.delivered.load(Ordering::Relaxed));
+        let failed = match self.failures().count() {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
+        format!("{delivered} of {accepted} records delivered{failed}")
+    }
+}
+
+struct Listener(Arc<Account>);
+
+impl DeliveryListener for Listener {
+    fn on_delivery(&mut self, line: u64, result: Result<&RecordMetadata, &DeliveryError>) {
+        match result {
+            Ok(_) => {
+                self.0.delivered.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                let kind = format!("{:?} {:?}", error.kind(), error.written());
+                self.0.failures().note(line, &kind, || error.to_string());
+                self.0.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

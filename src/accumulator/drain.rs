@@ -1,0 +1,394 @@
+//! The sender's half: which partitions are ready, what may leave, drain in ring order, close, put back.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use super::{
+    Accumulator, Partition,
+    completions::{CompletionRef, Place},
+    entry::{self, Entry},
+    pool::class_for,
+    ring::Look,
+    segment::{Header, UNIT},
+    word::{ENTRY, Slot},
+};
+use crate::sync::{Acquire, Relaxed, Release, mutated, order};
+
+/// When may a chain leave that is not sealed `last`?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// Only when it is closed by its seals, or ended already.
+    Complete,
+    /// Now (linger is over, flush, enough bytes): the open segment is sealed as the last, an empty next slot is ended.
+    /// A record that is just being written holds it back; its commit makes the partition ready again, so `Now` is a
+    /// state to be applied at every visit, not one action.
+    Now,
+}
+
+/// What waits at the head of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Peek {
+    /// Bytes of records claimed in the chain that leaves next.
+    pub bytes: u64,
+    /// Records were accepted and not drained.
+    pub any: bool,
+    /// The chain that leaves next is closed and complete: `drain` with [`Leave::Complete`] gives it.
+    pub complete: bool,
+}
+
+/// One drained segment: records of one batch, in the arena.
+pub struct SealedSegment {
+    /// For [`Accumulator::release`].
+    pub index: u32,
+    /// Where in the arena its first record begins.
+    pub offset: usize,
+    /// Length of its records, bytes.
+    pub len: u32,
+    /// How many records.
+    pub count: u32,
+    /// Who waits for them; record `i` is its index `i`.
+    pub completion: CompletionRef,
+    /// How many of them have a `Delivery`.
+    pub deliveries: u32,
+    /// Its records have entries.
+    pub tagged: bool,
+}
+
+impl fmt::Debug for SealedSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, offset, len, count, deliveries, tagged, .. } = self;
+        write!(
+            f,
+            "segment {index}: {count} records ({deliveries} deliveries, tagged {tagged}) at {offset}, {len} bytes"
+        )
+    }
+}
+
+/// Sealed segments in ring order, to leave under one header. Never without a record; no segment without one.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// The batch's records, in order.
+    pub segments: Vec<SealedSegment>,
+    /// How many records.
+    pub count: u32,
+    /// Their length, bytes, without the batch header.
+    pub bytes: u32,
+    /// What timestamp deltas are relative to, Unix ms.
+    pub base_timestamp: i64,
+    /// The largest timestamp, Unix ms.
+    pub max_timestamp: i64,
+    /// Where in the ring it began.
+    pub first_position: u64,
+    /// The position behind it.
+    pub end_position: u64,
+}
+
+#[derive(Debug)]
+struct Head {
+    partition: Arc<Partition>,
+    /// The next position to drain.
+    position: u64,
+}
+
+/// The sender's half of an accumulator.
+pub struct Drain {
+    accumulator: Arc<Accumulator>,
+    heads: Vec<Head>,
+    /// Which share a leader's partitions count in, by node id.
+    leaders: HashMap<i32, u32>,
+    spare: Vec<Vec<SealedSegment>>,
+    /// The walk of the chain that is being drained.
+    walked: Vec<u32>,
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").field("partitions", &self.heads.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drain {
+    pub(super) fn new(accumulator: Arc<Accumulator>) -> Self {
+        Self { accumulator, heads: vec![], leaders: HashMap::new(), spare: vec![], walked: vec![] }
+    }
+
+    /// The other half.
+    pub fn accumulator(&self) -> &Arc<Accumulator> {
+        &self.accumulator
+    }
+
+    /// A new partition; its id is the number of those before.
+    pub fn add_partition(&mut self, place: Arc<Place>) -> Arc<Partition> {
+        let Accumulator { slots, batch_size, max_request_size, .. } = *self.accumulator;
+        let limit = u32::try_from(max_request_size).unwrap_or(u32::MAX);
+        let partition = Arc::new(Partition::new(self.heads.len() as u32, place, slots, limit, batch_size));
+        self.heads.push(Head { partition: partition.clone(), position: slots as u64 });
+        partition
+    }
+
+    /// A partition that was added. Panics for any other id: a bug of ours.
+    pub fn partition(&self, id: u32) -> &Arc<Partition> {
+        &self.heads[id as usize].partition
+    }
+
+    /// How many there are.
+    pub fn partitions(&self) -> u32 {
+        self.heads.len() as u32
+    }
+
+    /// The partition is led by this node now; -1: by nobody known. Its segments from now on count in that node's share.
+    pub fn set_leader(&mut self, id: u32, node: i32) {
+        let share = match node {
+            -1 => 0,
+            _ => *self.leaders.entry(node).or_insert_with(|| self.accumulator.pool.shares.add_broker()),
+        };
+        let partition = &self.heads[id as usize].partition;
+        partition.share.store(share, Relaxed);
+        partition.leader.store(node, Relaxed);
+    }
+
+    /// Appends the ids of the partitions that became ready since the last call. Each must be looked at; whatever becomes
+    /// ready from now on comes with the next call.
+    pub fn visit_ready(&mut self, out: &mut Vec<u32>) {
+        let heads = &self.heads;
+        self.accumulator.ready.visit(|id| &heads[id as usize].partition.link, |id| out.push(id));
+    }
+
+    /// What waits at the partition's head.
+    pub fn peek(&self, id: u32) -> Peek {
+        let Head { partition, position } = &self.heads[id as usize];
+        let mut peek = Peek { complete: true, ..Peek::default() };
+        for walked in 0..partition.slots.len() as u64 {
+            let position = position + walked;
+            let word = Slot(partition.slot(position).load(Acquire));
+            if !word.is_installed() || word.lap() != partition.lap(position) & 1 {
+                peek.complete &= walked > 0 && word != Slot::empty(position);
+                break;
+            }
+            let header = self.accumulator.pool.header(word.segment());
+            if walked > 0 && header.base().index == 0 {
+                break;
+            }
+            let claim = header.claim();
+            peek.bytes += header.claimed(claim);
+            peek.any |= claim.count() > 0;
+            peek.complete &= header.is_complete();
+            if !claim.continues() {
+                break;
+            }
+        }
+        peek.complete &= peek.any;
+        peek
+    }
+
+    /// The next batch of this partition that may leave.
+    pub fn drain(&mut self, id: u32, leave: Leave) -> Option<Chain> {
+        loop {
+            let mut walked = std::mem::take(&mut self.walked);
+            walked.clear();
+            let complete = self.walk(id, leave, &mut walked);
+            let chain = complete.then(|| self.take(id, &walked));
+            self.walked = walked;
+            match chain? {
+                chain if chain.count > 0 => return Some(chain),
+                empty => self.recycle(empty),
+            }
+        }
+    }
+
+    /// Collects the head chain's segments. False: it may not leave.
+    fn walk(&self, id: u32, leave: Leave, chain: &mut Vec<u32>) -> bool {
+        let Head { partition, position: head } = &self.heads[id as usize];
+        loop {
+            let position = head + chain.len() as u64;
+            let slot = partition.slot(position);
+            // A full ring's worth of chain would bring us back to our own head.
+            if chain.len() == partition.slots.len() {
+                assert!(mutated("chain_fills_ring"), "a chain that nobody can end");
+                return false;
+            }
+            let word = Slot(slot.load(order("slot_load", Acquire)));
+            if !word.is_installed() {
+                if chain.is_empty() {
+                    return false;
+                }
+                if word != Slot::empty(position) {
+                    return true;
+                }
+                if leave == Leave::Complete {
+                    return false;
+                }
+                let ended = Slot::ended(position).0;
+                if mutated("end_by_store") {
+                    slot.store(ended, Release);
+                    return true;
+                }
+                // Relaxed: the word itself says everything; `free_slot` orders it before the chain's removal.
+                if slot.compare_exchange(word.0, ended, Relaxed, Relaxed).is_ok() {
+                    return true;
+                }
+                continue;
+            }
+            let header = self.accumulator.pool.header(word.segment());
+            // A writer ended the chain here, and the next batch has begun.
+            if !chain.is_empty() && header.base().index == 0 {
+                return true;
+            }
+            if leave == Leave::Now && !seal_last(header, chain.is_empty()) {
+                return false;
+            }
+            if !header.is_complete() {
+                return false;
+            }
+            chain.push(word.segment());
+            if !header.claim().continues() {
+                return true;
+            }
+        }
+    }
+
+    /// Takes the walked segments out of the ring.
+    fn take(&mut self, id: u32, walked: &[u32]) -> Chain {
+        let accumulator = &self.accumulator;
+        let Head { partition, position } = &mut self.heads[id as usize];
+        let mut chain = Chain {
+            segments: self.spare.pop().unwrap_or_default(),
+            first_position: *position,
+            max_timestamp: i64::MIN,
+            ..Chain::default()
+        };
+        for index in walked {
+            let header = accumulator.pool.header(*index);
+            let (start, len) = header.records();
+            let count = header.claim().count() as u32;
+            // A plain store: nobody else changes an installed slot. Release: whoever reads it also sees that the chain's
+            // end was settled before.
+            let empty = Slot::empty(*position + partition.slots.len() as u64);
+            partition.slot(*position).store(empty.0, order("free_slot", Release));
+            *position += 1;
+            if count == 0 {
+                header.completion().put_unused();
+                accumulator.release(*index);
+                continue;
+            }
+            chain.count += count;
+            chain.bytes += len;
+            chain.base_timestamp = header.base().timestamp;
+            chain.max_timestamp = chain.max_timestamp.max(header.max_timestamp());
+            chain.segments.push(SealedSegment {
+                index: *index,
+                offset: *index as usize * UNIT + start as usize,
+                len,
+                count,
+                completion: header.completion(),
+                deliveries: header.committed().deliveries(),
+                tagged: header.extent().tagged(),
+            });
+        }
+        chain.end_position = *position;
+        // What this batch needed, the next one is likely to need; up to half of it in a second segment.
+        partition.hint.store(class_for(chain.bytes as usize / 2) as u32, Relaxed);
+        // Who was refused because the ring was full may try again.
+        accumulator.made_room();
+        chain
+    }
+
+    /// Gives a chain's vector back for reuse. Its segments were released, or are somebody else's by now.
+    pub fn recycle(&mut self, mut chain: Chain) {
+        chain.segments.clear();
+        self.spare.push(chain.segments);
+    }
+
+    /// The position behind everything accepted so far: once [`Drain::head_position`] has reached it, all of that was
+    /// drained.
+    pub fn tail_position(&self, id: u32) -> u64 {
+        // An accepted record's position was seen installed by its writer, so `tail` has reached it.
+        self.heads[id as usize].partition.tail.load(order("tail_load", Acquire)) + 1
+    }
+
+    /// The next position to be drained.
+    pub fn head_position(&self, id: u32) -> u64 {
+        self.heads[id as usize].position
+    }
+
+    /// True: nothing can be appended any more; what was accepted is in the ring. False: the ring is full; drain, then
+    /// try again.
+    pub fn close_partition(&mut self, id: u32) -> bool {
+        let accumulator = &*self.accumulator;
+        let partition = &*self.heads[id as usize].partition;
+        loop {
+            match accumulator.look(partition) {
+                Look::Closed => return true,
+                Look::Full => return false,
+                Look::Open { segment, .. } => {
+                    seal_last(segment, false);
+                    if mutated("close_without_slot") {
+                        return true;
+                    }
+                }
+                // An empty slot has no claim word to mark: the slot itself must say closed.
+                Look::Next { position, from, .. } => {
+                    let closed = Slot::closed(position).0;
+                    if mutated("close_without_slot")
+                        || partition.slot(position).compare_exchange(from.0, closed, Relaxed, Relaxed).is_ok()
+                    {
+                        // Who waits for room here waits in vain.
+                        accumulator.made_room();
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything accepted by a closed partition has been drained.
+    pub fn is_drained(&self, id: u32) -> bool {
+        let Head { partition, position } = &self.heads[id as usize];
+        partition.slot(*position).load(Acquire) == Slot::closed(*position).0
+    }
+}
+
+/// Seals an open segment as its batch's last. False: it is empty and starts a batch; nothing to seal.
+fn seal_last(segment: &Header, starts: bool) -> bool {
+    loop {
+        let claim = segment.claim();
+        if claim.sealed() {
+            return true;
+        }
+        if starts && claim.count() == 0 {
+            return false;
+        }
+        if segment.try_seal(claim, false) {
+            // Complete or not, we look at it next; the last committer tells us if it is not.
+            let _ = segment.settle(claim.bytes());
+            return true;
+        }
+    }
+}
+
+impl Accumulator {
+    /// Gives a drained segment's memory back: the broker has answered (or never will) and the kernel holds none of it.
+    /// Once per segment. From any thread.
+    pub fn release(&self, segment: u32) {
+        let (share, units) = self.pool.header(segment).run();
+        self.pool.put(segment, units, share);
+        self.made_room();
+    }
+
+    /// Who is to be told about record `i` of a drained segment that was not released.
+    pub fn entry(&self, segment: u32, i: u32) -> Entry {
+        let header = self.pool.header(segment);
+        if !header.extent().tagged() || u64::from(i) >= header.claim().count() {
+            return Entry::None;
+        }
+        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
+        // SAFETY: clause (f) of `arena.rs`.
+        unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
+    }
+
+    /// Bytes of a drained segment that was not released, as long as it is not.
+    #[cfg(not(loom))]
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        // SAFETY: clause (f) of `arena.rs`: the sender, who alone calls this, keeps the segment until it is done.
+        unsafe { self.pool.arena.slice(offset, len) }
+    }
+}

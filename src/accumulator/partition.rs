@@ -1,0 +1,67 @@
+//! A partition as writers see it: its ring of slots and the few settings that the sender keeps for it.
+
+use std::sync::Arc;
+
+use super::{completions::Place, ready::ReadyLink, word::Slot};
+use crate::sync::{AtomicU64, Relaxed, Release, order, plain};
+
+/// One partition's ring. Shared by every writer and the sender; made by `Drain::add_partition`.
+#[derive(Debug)]
+pub struct Partition {
+    /// Counts from 0 in the order of `Drain::add_partition`.
+    pub id: u32,
+    /// Topic and partition number.
+    pub place: Arc<Place>,
+    /// The newest position that anyone saw installed. A hint that never runs ahead, and lags by at most one.
+    pub(super) tail: AtomicU64,
+    pub(super) slots: Box<[AtomicU64]>,
+    /// The sender cannot send this partition now: a full segment is continued. A hint.
+    pub busy: plain::AtomicBool,
+    /// The largest batch, in bytes, with its header: the smaller of `max.request.size` and what the topic is known to
+    /// refuse. A hint: it bounds what is appended from now on.
+    pub limit: plain::AtomicU32,
+    /// The open chain's bytes at which the sender wants to be told; below it a full segment is continued.
+    pub leave_at: plain::AtomicU32,
+    /// The leader's node id, -1 while unknown. For the partitioner.
+    pub leader: plain::AtomicI32,
+    /// Which share of the memory its segments count in: see `share.rs`.
+    pub(super) share: plain::AtomicU32,
+    /// Size class with which the next batch opens.
+    pub(super) hint: plain::AtomicU32,
+    pub(super) link: ReadyLink,
+}
+
+impl Partition {
+    pub(super) fn new(id: u32, place: Arc<Place>, slots: usize, limit: u32, leave_at: u32) -> Self {
+        // Positions start at `slots`, as if the lap before had been consumed.
+        let first = |at| if at + 1 == slots { 2 * slots - 1 } else { slots + at };
+        Self {
+            id,
+            place,
+            tail: AtomicU64::new(slots as u64 - 1),
+            slots: (0..slots).map(|at| AtomicU64::new(Slot::empty(first(at) as u64).0)).collect(),
+            busy: plain::AtomicBool::new(false),
+            limit: plain::AtomicU32::new(limit),
+            leave_at: plain::AtomicU32::new(leave_at),
+            leader: plain::AtomicI32::new(-1),
+            share: plain::AtomicU32::new(0),
+            hint: plain::AtomicU32::new(0),
+            link: ReadyLink::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn slot(&self, position: u64) -> &AtomicU64 {
+        &self.slots[position as usize & (self.slots.len() - 1)]
+    }
+
+    #[inline]
+    pub(super) fn lap(&self, position: u64) -> u64 {
+        position >> self.slots.len().trailing_zeros()
+    }
+
+    /// Whoever saw `position` installed helps the hint on.
+    pub(super) fn advance(&self, position: u64) {
+        let _ = self.tail.compare_exchange(position - 1, position, order("tail_advance", Release), Relaxed);
+    }
+}

@@ -1,0 +1,301 @@
+//! Records with a run of their own: those too large to share a segment, and values that the caller writes in place.
+//!
+//! The run is filled first and is in no slot meanwhile, so nobody waits for it; the record's head is written in front of
+//! the rest once its place is known, and one CAS links the run, sealed and complete.
+//!
+//! *Why this is sound*: (a) until that CAS the run belongs to whoever took it from the pool (clause (d) of `arena.rs`);
+//! (b) the completion is known to nobody else until that CAS, and the commit word that it publishes counts the
+//! `Delivery`; one that was made for a run that was not linked is forgotten, not dropped.
+
+use std::sync::Arc;
+
+use super::{
+    Accumulator, Appended, Attach, Refused,
+    completions::{CompletionRef, Delivery},
+    entry,
+    partition::Partition,
+    ring::{BATCH_HEADER, DELTA_STEP, Look, longest},
+    segment::{Alone, Fresh, UNIT},
+    word::{Base, ENTRY, Extent, Slot},
+};
+use crate::{
+    sync::{Relaxed, Release, order},
+    wire::{
+        record::{Fields, Header, Shape, put_bytes, put_headers},
+        varint::put_signed,
+    },
+};
+
+/// The longest a record can be before its key: length, attributes, both deltas.
+const HEAD: usize = if cfg!(loom) { 5 } else { 5 + 1 + 10 + 5 };
+
+/// A filled run that is in no slot.
+#[derive(Debug)]
+struct Prepared {
+    index: u32,
+    units: u32,
+    share: u32,
+    shape: Shape,
+    timestamp: i64,
+    /// Where in the run the value lies.
+    value: (usize, usize),
+}
+
+impl Prepared {
+    fn offset(&self) -> usize {
+        self.index as usize * UNIT
+    }
+}
+
+impl Accumulator {
+    /// Appends a record in a run of its own.
+    #[cold]
+    pub(super) fn append_alone(
+        &self,
+        partition: &Partition,
+        fields: &Fields<'_>,
+        timestamp: i64,
+        attach: Attach,
+        may_open: bool,
+    ) -> Result<Appended, Refused> {
+        let prepared = self.prepare(partition, fields, fields.value.map(<[u8]>::len), timestamp)?;
+        let linked = self.link(partition, &prepared, attach, may_open);
+        if linked.is_err() {
+            self.put(&prepared);
+        }
+        linked
+    }
+
+    /// A run of the caller's own for a record whose value of `value_len` bytes it writes in place. `timestamp` in Unix
+    /// ms, or `None` for the clock's now.
+    pub fn claim(
+        self: &Arc<Self>,
+        partition: &Arc<Partition>,
+        value_len: usize,
+        key: Option<&[u8]>,
+        headers: &[Header<'_>],
+        timestamp: Option<i64>,
+    ) -> Result<PrivateClaim, Refused> {
+        let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
+        let fields = Fields { key, value: None, headers };
+        let prepared = self.prepare(partition, &fields, Some(value_len), timestamp)?;
+        Ok(PrivateClaim { accumulator: self.clone(), partition: partition.clone(), prepared: Some(prepared) })
+    }
+
+    /// Takes a run and writes everything but the head (and the value, when `fields` has none but `value_len` says so).
+    fn prepare(
+        &self,
+        partition: &Partition,
+        fields: &Fields<'_>,
+        value_len: Option<usize>,
+        timestamp: i64,
+    ) -> Result<Prepared, Refused> {
+        let shape = Shape::with_value_len(fields, value_len);
+        let bytes = longest(shape) + ENTRY as usize;
+        if longest(shape) + BATCH_HEADER as usize > self.max_request_size || bytes > self.pool.longest() {
+            return Err(Refused::TooLarge);
+        }
+        let share = partition.share.load(Relaxed);
+        let mut wake = false;
+        let run = self.pool.take_bytes(bytes, share, &mut wake);
+        if wake {
+            self.made_room();
+        }
+        let run = run.ok_or(Refused::BufferFull)?;
+        let mut value = (0, 0);
+        let start = run.index as usize * UNIT + HEAD;
+        // SAFETY: clause (a).
+        unsafe {
+            self.pool.arena.write(start, longest(shape) - HEAD, |out| {
+                let mut at = put_bytes(out, fields.key);
+                at += put_signed(&mut out[at..], value_len.map_or(-1, |len| len as i64));
+                let len = value_len.unwrap_or(0);
+                if let Some(bytes) = fields.value {
+                    out[at..at + len].copy_from_slice(bytes);
+                }
+                value = (HEAD + at, len);
+                put_headers(&mut out[at + len..], fields.headers);
+            });
+        }
+        Ok(Prepared { index: run.index, units: run.units, share, shape, timestamp, value })
+    }
+
+    /// Makes the run the partition's next segment: the record's place is the place of this call.
+    fn link(
+        &self,
+        partition: &Partition,
+        prepared: &Prepared,
+        attach: Attach,
+        may_open: bool,
+    ) -> Result<Appended, Refused> {
+        let completion = self.completions.take().into_raw();
+        // SAFETY: clause (b).
+        let delivery = (attach == Attach::Delivery)
+            .then(|| unsafe { Delivery::new(CompletionRef::from_raw(completion), 0, prepared.timestamp) });
+        match self.link_with(partition, prepared, attach, may_open, completion) {
+            Ok(()) => Ok(Appended { delivery, timestamp: prepared.timestamp }),
+            Err(why) => {
+                std::mem::forget(delivery);
+                // SAFETY: clause (b).
+                unsafe { CompletionRef::from_raw(completion) }.put_unused();
+                Err(why)
+            }
+        }
+    }
+
+    fn link_with(
+        &self,
+        partition: &Partition,
+        prepared: &Prepared,
+        attach: Attach,
+        may_open: bool,
+        completion: *mut (),
+    ) -> Result<(), Refused> {
+        let need = longest(prepared.shape);
+        loop {
+            match self.look(partition) {
+                Look::Full => return Err(Refused::RingFull),
+                Look::Closed => return Err(Refused::Closed),
+                Look::Open { segment, claim, .. } => {
+                    if !may_open && !self.continues(partition, segment.base(), claim.bytes(), need) {
+                        return Err(Refused::WouldOpen);
+                    }
+                    self.seal(partition, segment, claim, need);
+                }
+                Look::Next { position, from, base } => {
+                    let room = base.map(|base| partition.room(base.bytes));
+                    if !may_open && room.is_none_or(|room| room < need as u64) {
+                        return Err(Refused::WouldOpen);
+                    }
+                    if room.is_some_and(|room| room < need as u64) {
+                        self.end(partition, position, from);
+                    } else if self.link_at(partition, prepared, attach, completion, position, from, base) {
+                        self.notify(partition);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `link_with`")]
+    fn link_at(
+        &self,
+        partition: &Partition,
+        prepared: &Prepared,
+        attach: Attach,
+        completion: *mut (),
+        position: u64,
+        from: Slot,
+        base: Option<Base>,
+    ) -> bool {
+        let Prepared { index, units, share, shape, timestamp, .. } = *prepared;
+        let base = base.unwrap_or_else(|| Base::start(timestamp));
+        let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
+        let mut head = [0; HEAD];
+        let head_len = shape.put_head(&mut head, timestamp_delta, base.delta as i32 * DELTA_STEP);
+        let start = HEAD - head_len;
+        let len = longest(shape) - start;
+        let tagged = attach.needs_entry();
+        // SAFETY: clause (a).
+        unsafe {
+            self.pool.arena.write(prepared.offset() + start, head_len, |out| out.copy_from_slice(&head[..head_len]));
+            if tagged {
+                let at = entry::offset(prepared.offset(), units, 0);
+                self.pool.arena.write(at, ENTRY as usize, |out| entry::put(out, attach, timestamp_delta));
+            }
+        }
+        let alone = Alone {
+            start: start as u32,
+            len: len as u32,
+            delivery: attach == Attach::Delivery,
+            continues: self.continues(partition, base, len as u64, UNIT),
+            timestamp,
+        };
+        let fresh = Fresh { base, extent: Extent::new(0, tagged, units), share, completion };
+        let generation = self.pool.header(index).prepare_alone(&fresh, &alone);
+        let word = Slot::installed(index, generation, partition.lap(position));
+        let slot = partition.slot(position);
+        if slot.compare_exchange(from.0, word.0, order("link", Release), Relaxed).is_err() {
+            return false;
+        }
+        partition.advance(position);
+        true
+    }
+
+    fn put(&self, prepared: &Prepared) {
+        self.pool.put(prepared.index, prepared.units, prepared.share);
+        self.made_room();
+    }
+}
+
+/// A record whose value the caller writes in place. Dropping it gives its memory back; leaking it costs that memory.
+/// Nobody waits for it before its commit.
+pub struct PrivateClaim {
+    accumulator: Arc<Accumulator>,
+    partition: Arc<Partition>,
+    prepared: Option<Prepared>,
+}
+
+impl std::fmt::Debug for PrivateClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PrivateClaim").field("partition", &self.partition.place).finish_non_exhaustive()
+    }
+}
+
+impl PrivateClaim {
+    /// The value's bytes: what was written, else zeros or what lay there before.
+    #[cfg(not(loom))]
+    pub fn value(&self) -> &[u8] {
+        let Some(prepared) = &self.prepared else { return &[] };
+        let (start, len) = prepared.value;
+        // SAFETY: clause (a), as long as `self` is borrowed.
+        unsafe { self.accumulator.pool.arena.slice(prepared.offset() + start, len) }
+    }
+
+    /// Length of the value.
+    pub fn len(&self) -> usize {
+        self.prepared.as_ref().map_or(0, |prepared| prepared.value.1)
+    }
+
+    /// The value's bytes, to be written.
+    #[cfg(not(loom))]
+    pub fn value_mut(&mut self) -> &mut [u8] {
+        let Some(prepared) = &self.prepared else { return &mut [] };
+        let (start, len) = prepared.value;
+        // SAFETY: clause (a), as long as `self` is borrowed.
+        unsafe { self.accumulator.pool.arena.slice_mut(prepared.offset() + start, len) }
+    }
+
+    /// Writes the value. For the models: loom's bytes are no slice.
+    #[cfg(loom)]
+    pub fn write_value(&mut self, value: &[u8]) {
+        if let Some(prepared) = &self.prepared {
+            let (start, len) = prepared.value;
+            // SAFETY: clause (a).
+            unsafe {
+                self.accumulator.pool.arena.write(prepared.offset() + start, len, |out| out.copy_from_slice(value))
+            };
+        }
+    }
+
+    /// Makes the record the partition's next one. Refused: the claim is as good as before.
+    pub fn commit(mut self, attach: Attach) -> Result<Appended, (Self, Refused)> {
+        let Some(prepared) = &self.prepared else { return Err((self, Refused::Closed)) };
+        match self.accumulator.link(&self.partition, prepared, attach, true) {
+            Ok(appended) => {
+                self.prepared = None;
+                Ok(appended)
+            }
+            Err(why) => Err((self, why)),
+        }
+    }
+}
+
+impl Drop for PrivateClaim {
+    fn drop(&mut self) {
+        if let Some(prepared) = &self.prepared {
+            self.accumulator.put(prepared);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The writers' half: look, claim, write, commit; seal, settle, install; end.
+//!
+//! *Why this is sound*: bytes are written only (a) in the range that a successful CAS of the claim word gave, in the
+//! generation that the CAS named, before that range's commit (clause (e) of `arena.rs`); the entry's 16 bytes at the
+//! run's end belong to the same claim, because `Extent::fits` counts them; (b) a `Delivery` is made only before a
+//! commit that counts it; (c) a completion that never got into the ring is known to nobody else.
+
+use super::{
+    Accumulator, Appended, Attach, Refused,
+    completions::{CompletionRef, Delivery},
+    entry,
+    partition::Partition,
+    pool::{Run, class_for},
+    segment::{Fresh, Header, UNIT},
+    word::{Base, Claim, ENTRY, Extent, Slot},
+};
+use crate::{
+    sync::{Acquire, Relaxed, Release, mutated, order},
+    wire::record::{Fields, Shape},
+};
+
+/// Length of a batch's header: it counts against `Partition::limit`, but lies outside the segments.
+pub(super) const BATCH_HEADER: u64 = 61;
+
+/// loom's counts are tiny: there each offset delta is a multiple of 64, so that a record's length depends on its place
+/// in the models as well.
+pub(super) const DELTA_STEP: i32 = if cfg!(loom) { 64 } else { 1 };
+
+/// No record of this shape is longer.
+#[inline]
+pub(super) fn longest(shape: Shape) -> usize {
+    if cfg!(loom) { shape.len(0, DELTA_STEP) } else { shape.len_max() }
+}
+
+/// What a partition's newest position looks like.
+pub(super) enum Look<'a> {
+    /// Claims are possible.
+    Open { index: u32, segment: &'a Header, claim: Claim },
+    /// Nothing is open. `from` is the slot word that what comes next must replace: only while it stands is `base` true.
+    /// Without a base a batch starts.
+    Next { position: u64, from: Slot, base: Option<Base> },
+    /// The next slot still holds a segment of the lap before.
+    Full,
+    /// Closed.
+    Closed,
+}
+
+/// What is known of a record before it has a place.
+#[derive(Clone, Copy)]
+struct Pending<'a> {
+    fields: &'a Fields<'a>,
+    shape: Shape,
+    /// Its longest form, bytes.
+    need: usize,
+    timestamp: i64,
+    attach: Attach,
+    may_open: bool,
+}
+
+impl Accumulator {
+    /// Encodes a record into the partition's open batch. `timestamp` in Unix ms, or `None` for the clock. With
+    /// `may_open` false, a record that would start a new batch is refused and nothing changes. Never blocks; no lock,
+    /// allocation or system call but the doorbell, and that only if the sender must know.
+    #[inline]
+    pub fn append(
+        &self,
+        partition: &Partition,
+        fields: &Fields<'_>,
+        timestamp: Option<i64>,
+        attach: Attach,
+        may_open: bool,
+    ) -> Result<Appended, Refused> {
+        let shape = Shape::of(fields);
+        let need = longest(shape);
+        let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
+        let pending = Pending { fields, shape, need, timestamp, attach, may_open };
+        if need + ENTRY as usize > self.ordinary {
+            return self.append_alone(partition, fields, timestamp, attach, may_open);
+        }
+        loop {
+            match self.look(partition) {
+                Look::Open { index, segment, claim } => {
+                    if let Some(done) = self.append_in(partition, index, segment, claim, &pending)? {
+                        return Ok(done);
+                    }
+                }
+                Look::Next { position, from, base } => self.open_next(partition, position, from, base, &pending)?,
+                Look::Full => return Err(Refused::RingFull),
+                Look::Closed => return Err(Refused::Closed),
+            }
+        }
+    }
+
+    /// `None`: look again.
+    #[inline]
+    fn append_in(
+        &self,
+        partition: &Partition,
+        index: u32,
+        segment: &Header,
+        claim: Claim,
+        record: &Pending<'_>,
+    ) -> Result<Option<Appended>, Refused> {
+        let Pending { fields, shape, timestamp, attach, .. } = *record;
+        let (base, extent) = (segment.base(), segment.extent());
+        let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
+        let offset_delta = (base.delta + claim.count()) as i32 * DELTA_STEP;
+        let len = shape.len(timestamp_delta, offset_delta);
+        if !extent.fits(claim, len as u64, UNIT as u64) || (attach.needs_entry() && !extent.tagged()) {
+            return self.seal_full(partition, segment, claim, record);
+        }
+        // Nothing is published here: the install's release reaches every claimer through the RMW chain.
+        if segment.claim.compare_exchange(claim.0, claim.add(len as u64).0, Relaxed, Relaxed).is_err() {
+            return Ok(None);
+        }
+        let run = index as usize * UNIT;
+        // SAFETY: clause (a).
+        unsafe {
+            self.pool.arena.write(run + claim.bytes() as usize, len, |out| {
+                shape.put(out, fields, timestamp_delta, offset_delta);
+            });
+            if extent.tagged() {
+                let at = entry::offset(run, extent.units(), claim.count() as u32);
+                self.pool.arena.write(at, ENTRY as usize, |out| entry::put(out, attach, timestamp_delta));
+            }
+        }
+        segment.raise_timestamp(timestamp);
+        let wants_delivery = attach == Attach::Delivery;
+        // SAFETY: clause (b).
+        let delivery =
+            wants_delivery.then(|| unsafe { Delivery::new(segment.completion(), claim.count() as u32, timestamp) });
+        let complete = segment.commit(len as u64, wants_delivery);
+        // The first record of a batch tells the sender to arm linger; the one that crosses `leave_at`, that it may go.
+        let first = base.delta + claim.count() == 0 && !mutated("no_opened_notice");
+        let before = base.bytes + claim.bytes();
+        let leave_at = u64::from(partition.leave_at.load(Relaxed));
+        if complete || first || (before < leave_at && before + len as u64 >= leave_at) {
+            self.notify(partition);
+        }
+        Ok(Some(Appended { delivery, timestamp }))
+    }
+
+    /// The record does not fit behind `claim`.
+    #[cold]
+    fn seal_full(
+        &self,
+        partition: &Partition,
+        segment: &Header,
+        claim: Claim,
+        record: &Pending<'_>,
+    ) -> Result<Option<Appended>, Refused> {
+        if !record.may_open && !self.continues(partition, segment.base(), claim.bytes(), record.need) {
+            return Err(Refused::WouldOpen);
+        }
+        self.seal(partition, segment, claim, record.need);
+        Ok(None)
+    }
+
+    /// Makes the next position ready for the record: installs a segment, or ends a chain that has no room for it.
+    #[cold]
+    fn open_next(
+        &self,
+        partition: &Partition,
+        position: u64,
+        from: Slot,
+        base: Option<Base>,
+        record: &Pending<'_>,
+    ) -> Result<(), Refused> {
+        let room = base.map(|base| partition.room(base.bytes));
+        if !record.may_open && room.is_none_or(|room| room < record.need as u64) {
+            return Err(Refused::WouldOpen);
+        }
+        match room {
+            Some(room) if room < record.need as u64 => self.end(partition, position, from),
+            _ => return self.install(partition, position, from, base, record),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn look<'a>(&'a self, partition: &Partition) -> Look<'a> {
+        loop {
+            let position = partition.tail.load(order("tail_load", Acquire));
+            let here = Slot(partition.slot(position).load(order("slot_load", Acquire)));
+            // Consumed already: then its chain ended here, and what follows starts a batch.
+            let mut base = None;
+            if here.is_installed() {
+                let index = here.segment();
+                let segment = self.pool.header(index);
+                let claim = segment.claim();
+                // Recycled since we read the slot: the word we just read belongs to another partition.
+                if claim.generation() != here.generation() && !mutated("no_generation_check") {
+                    continue;
+                }
+                if !claim.sealed() {
+                    return Look::Open { index, segment, claim };
+                }
+                if claim.continues() {
+                    base = Some(segment.next_base(claim));
+                }
+            }
+            if let Some(look) = self.look_next(partition, position + 1, base) {
+                return look;
+            }
+        }
+    }
+
+    /// The position behind one that takes no claims any more. `None`: somebody was quicker, look again.
+    fn look_next<'a>(&'a self, partition: &Partition, position: u64, base: Option<Base>) -> Option<Look<'a>> {
+        let there = Slot(partition.slot(position).load(order("slot_load", Acquire)));
+        if there == Slot::empty(position) {
+            return Some(Look::Next { position, from: there, base });
+        } else if there == Slot::ended(position) {
+            return Some(Look::Next { position, from: there, base: None });
+        } else if there == Slot::closed(position) {
+            return Some(Look::Closed);
+        } else if there.is_installed() && there.lap() != partition.lap(position) & 1 && !mutated("no_lap") {
+            // A lap behind; but only if `position` is still the next one, else we looked too late.
+            if partition.tail.load(Acquire) == position - 1 || mutated("full_unchecked") {
+                return Some(Look::Full);
+            }
+        } else {
+            partition.advance(position);
+        }
+        None
+    }
+
+    /// Tells the sender to look at the partition.
+    pub(super) fn notify(&self, partition: &Partition) {
+        if self.ready.push(&partition.link, partition.id) {
+            self.doorbell.ring();
+        }
+    }
+
+    /// Whether a batch with `bytes` claimed in the segment at `base` goes on in the next segment, where `need` more
+    /// bytes are wanted.
+    pub(super) fn continues(&self, partition: &Partition, base: Base, bytes: u64, need: usize) -> bool {
+        // A chain must leave one slot that the sender can end it at, so its last-but-one segment cannot continue further.
+        let slots = base.index + 1 < self.slots as u64 || mutated("chain_fills_ring");
+        let bytes = base.bytes + bytes;
+        slots
+            && partition.room(bytes) >= need as u64
+            && (partition.busy.load(Relaxed) || bytes < u64::from(partition.leave_at.load(Relaxed)))
+    }
+
+    pub(super) fn seal(&self, partition: &Partition, segment: &Header, claim: Claim, need: usize) {
+        if !segment.try_seal(claim, self.continues(partition, segment.base(), claim.bytes(), need)) {
+            return;
+        }
+        if mutated("notify_early") {
+            self.notify(partition);
+            let _ = segment.settle(claim.bytes());
+        } else if segment.settle(claim.bytes()) {
+            self.notify(partition);
+        }
+    }
+
+    /// Ends the chain before `position`: what comes there starts a batch. The sender is told, for nobody else will.
+    pub(super) fn end(&self, partition: &Partition, position: u64, from: Slot) {
+        let ended = Slot::ended(position).0;
+        // Relaxed: the word itself says everything; `notify` publishes it.
+        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok() {
+            self.notify(partition);
+        }
+    }
+
+    /// Installs a fresh segment with room for the record, if nobody else does.
+    fn install(
+        &self,
+        partition: &Partition,
+        position: u64,
+        from: Slot,
+        base: Option<Base>,
+        record: &Pending<'_>,
+    ) -> Result<(), Refused> {
+        let slot = partition.slot(position);
+        let tagged = self.tagged.load(Relaxed) || record.attach.needs_entry();
+        if record.attach.needs_entry() {
+            self.tag_records();
+        }
+        let base = base.unwrap_or_else(|| Base::start(record.timestamp));
+        let share = partition.share.load(Relaxed);
+        let mut wake = false;
+        let Some(run) = self.take_for(partition, base, record.need, tagged, share, &mut wake) else {
+            if wake {
+                self.made_room();
+            }
+            // Say so only if it is still for us to install.
+            return if slot.load(Acquire) == from.0 { Err(Refused::BufferFull) } else { Ok(()) };
+        };
+        let capacity = partition.room(base.bytes).max(record.need as u64).min(u64::from(run.units) * UNIT as u64);
+        let extent = Extent::new(self.cut(capacity as u32), tagged, run.units);
+        let completion = self.completions.take().into_raw();
+        let generation = self.pool.header(run.index).open(&Fresh { base, extent, share, completion });
+        let word = Slot::installed(run.index, generation, partition.lap(position));
+        let from = if mutated("help_unchecked") { slot.load(Acquire) } else { from.0 };
+        let stolen = mutated("help_unchecked") && Slot(from).is_installed();
+        if stolen || slot.compare_exchange(from, word.0, order("install", Release), Relaxed).is_err() {
+            // SAFETY: clause (c).
+            unsafe { CompletionRef::from_raw(completion) }.put_unused();
+            self.pool.put(run.index, run.units, share);
+        } else {
+            partition.advance(position);
+        }
+        // An install too: who was refused because we held the last run must look again.
+        self.made_room();
+        Ok(())
+    }
+
+    /// A run for the segment at `base`: what the batch is likely to need, or what the record needs.
+    fn take_for(
+        &self,
+        partition: &Partition,
+        base: Base,
+        need: usize,
+        tagged: bool,
+        share: u32,
+        wake: &mut bool,
+    ) -> Option<Run> {
+        let need = need + if tagged { ENTRY as usize } else { 0 };
+        let least = class_for(need);
+        let wanted = if base.index == 0 {
+            partition.hint.load(Relaxed) as usize
+        } else {
+            // On the way to `leave_at`, what is missing; beyond it, four times as much as the last one's likely size.
+            let missing = u64::from(partition.leave_at.load(Relaxed)).saturating_sub(base.bytes);
+            if missing > 0 { class_for(missing as usize) } else { class_for((base.bytes / base.index) as usize) + 1 }
+        };
+        // Not more than what `limit` leaves.
+        let most = class_for(partition.room(base.bytes) as usize);
+        self.pool.take(wanted.min(most).clamp(least, self.pool.ordinary.max(least)), least, share, wake)
+    }
+
+    #[cfg(not(loom))]
+    fn cut(&self, capacity: u32) -> u32 {
+        capacity
+    }
+
+    /// Units are few and small under loom; a model says how much of one is used.
+    #[cfg(loom)]
+    fn cut(&self, capacity: u32) -> u32 {
+        capacity.min(self.ordinary as u32)
+    }
+}
+
+impl Partition {
+    /// Bytes of records that may still follow `bytes` in one batch.
+    #[inline]
+    pub(super) fn room(&self, bytes: u64) -> u64 {
+        u64::from(self.limit.load(Relaxed)).saturating_sub(BATCH_HEADER + bytes)
+    }
+}

@@ -1,0 +1,223 @@
+//! A segment's header: claim word, commit word, and what a writer must know of the segment. One per unit of the arena;
+//! a segment uses the header of its run's first unit, so headers are never freed and a late reader reads *a* header.
+//!
+//! *Why this is sound*: (a) every field of `Header` is an atomic integer, for which zero is a valid value, so a zeroed
+//! allocation is a valid table (and one whose pages cost nothing until they are used); (b) the completion of a header
+//! was put there by `into_raw` when the segment was prepared, before its claim word said open, and is read only by who
+//! owns a claim of that generation or has drained it.
+
+use super::{
+    completions::CompletionRef,
+    word::{Base, Claim, Commit, Extent},
+};
+use crate::sync::{Acquire, AtomicU64, Relaxed, Release, order, plain};
+
+/// The smallest run, bytes.
+pub const UNIT: usize = if cfg!(loom) { 27 } else { 1024 };
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// Two lines: the first is read by every writer, the second only written.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Header {
+    pub claim: AtomicU64,
+    base: AtomicU64,
+    timestamp: AtomicU64,
+    extent: plain::AtomicU64,
+    completion: plain::AtomicUsize,
+    max_timestamp: plain::AtomicI64,
+    /// Of a run with a single record: where it begins and how long it is. Zero otherwise.
+    start: plain::AtomicU32,
+    len: plain::AtomicU32,
+    /// Which share the run was counted in.
+    share: plain::AtomicU32,
+    commit: Line<AtomicU64>,
+}
+
+/// How a segment begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh {
+    pub base: Base,
+    pub extent: Extent,
+    pub share: u32,
+    /// From `CompletionRef::into_raw`.
+    pub completion: *mut (),
+}
+
+/// The only record of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone {
+    /// Where in the run it begins, bytes.
+    pub start: u32,
+    /// Its length, bytes.
+    pub len: u32,
+    /// It has a `Delivery`.
+    pub delivery: bool,
+    /// The batch goes on behind it.
+    pub continues: bool,
+    /// Its timestamp, Unix ms.
+    pub timestamp: i64,
+}
+
+impl Header {
+    #[inline]
+    pub fn claim(&self) -> Claim {
+        Claim(self.claim.load(order("claim_load", Acquire)))
+    }
+
+    /// Valid only if a CAS that names this generation succeeds afterwards: Acquire, so that whoever read a later
+    /// owner's base also sees that the segment was sealed in between. The same holds for `extent`.
+    #[inline]
+    pub fn base(&self) -> Base {
+        let packed = self.base.load(order("base_load", Acquire));
+        Base::unpack(packed, self.timestamp.load(order("base_load", Acquire)) as i64)
+    }
+
+    #[inline]
+    pub fn extent(&self) -> Extent {
+        Extent::from_word(self.extent.load(Acquire))
+    }
+
+    /// Which share the run is counted in, and its length in units. For who took the run.
+    pub fn run(&self) -> (u32, u32) {
+        (self.share.load(Relaxed), self.extent.load(Relaxed) as u32)
+    }
+
+    /// Its completion. For who owns a claim of it, or has drained it.
+    #[inline]
+    pub fn completion(&self) -> CompletionRef {
+        // SAFETY: clause (b).
+        unsafe { CompletionRef::from_raw(self.completion.load(Relaxed) as *mut ()) }
+    }
+
+    fn prepare(&self, fresh: &Fresh) {
+        let Fresh { base, extent, share, completion } = *fresh;
+        self.base.store(base.pack(), order("base_store", Release));
+        self.timestamp.store(base.timestamp as u64, order("base_store", Release));
+        self.extent.store(extent.word(), Release);
+        self.share.store(share, Relaxed);
+        self.completion.store(completion as usize, Relaxed);
+    }
+
+    /// Open and empty, under the next generation, which is returned. For who took the run from the pool; nobody can
+    /// claim in it before its slot is installed.
+    pub fn open(&self, fresh: &Fresh) -> u64 {
+        self.prepare(fresh);
+        self.max_timestamp.store(i64::MIN, Relaxed);
+        self.start.store(0, Relaxed);
+        self.len.store(0, Relaxed);
+        self.commit.0.store(0, Relaxed);
+        let claim = Claim::open(self.next_generation());
+        self.claim.store(claim.0, order("open_store", Release));
+        claim.generation()
+    }
+
+    /// Sealed and complete with one record, under the next generation, before anyone can see it.
+    pub fn prepare_alone(&self, fresh: &Fresh, alone: &Alone) -> u64 {
+        self.prepare(fresh);
+        self.max_timestamp.store(alone.timestamp, Relaxed);
+        self.start.store(alone.start, Relaxed);
+        self.len.store(alone.len, Relaxed);
+        self.commit.0.store(Commit::COMPLETE + Commit::record(0, alone.delivery), Relaxed);
+        let claim = Claim::open(self.next_generation()).add(0).seal(alone.continues);
+        self.claim.store(claim.0, Release);
+        claim.generation()
+    }
+
+    fn next_generation(&self) -> u64 {
+        let generation = Claim(self.claim.load(Relaxed)).generation();
+        if crate::sync::mutated("no_generation") { generation } else { generation + 1 }
+    }
+
+    /// The record's timestamp counts for the batch's maximum. Before its commit. Almost always a load only.
+    #[inline]
+    pub fn raise_timestamp(&self, timestamp: i64) {
+        if timestamp > self.max_timestamp.load(Relaxed) {
+            self.max_timestamp.fetch_max(timestamp, Relaxed);
+        }
+    }
+
+    /// Publishes a record of `len` bytes. True: this commit made the segment complete. The caller does not touch the
+    /// segment afterwards.
+    #[inline]
+    #[must_use]
+    pub fn commit(&self, len: u64, delivery: bool) -> bool {
+        let adds = Commit::record(len, delivery);
+        Commit(self.commit.0.fetch_add(adds, order("commit", Release)).wrapping_add(adds)).is_complete()
+    }
+
+    /// Step one of a seal. Whoever wins owes step two. Release: who finds a segment sealed by the sender must also see
+    /// the slots that the sender freed before, else it reports a full ring that is not.
+    #[must_use]
+    pub fn try_seal(&self, seen: Claim, continues: bool) -> bool {
+        self.claim.compare_exchange(seen.0, seen.seal(continues).0, order("seal", Release), Relaxed).is_ok()
+    }
+
+    /// Step two of a seal: what was claimed is what must be committed. True: everything already is.
+    #[must_use]
+    pub fn settle(&self, bytes: u64) -> bool {
+        let owed = Commit::sealed(bytes);
+        Commit(self.commit.0.fetch_add(owed, order("settle", Release)).wrapping_add(owed)).is_complete()
+    }
+
+    /// The commit word. Acquire: when it is complete, every committed byte is seen, because commits and seal are one
+    /// release sequence of RMWs.
+    pub fn committed(&self) -> Commit {
+        Commit(self.commit.0.load(order("complete_load", Acquire)))
+    }
+
+    /// Sealed, and every claim is committed.
+    pub fn is_complete(&self) -> bool {
+        self.committed().is_complete() && (!crate::sync::mutated("plain_zero") || self.claim().sealed())
+    }
+
+    /// Bytes of the records that `claim` covers.
+    pub fn claimed(&self, claim: Claim) -> u64 {
+        u64::from(self.len.load(Relaxed)).max(claim.bytes())
+    }
+
+    /// Where the next segment of the batch stands; `claim` is this one's, sealed. Valid as `base` is, or if a CAS of the
+    /// next slot's word succeeds afterwards.
+    pub fn next_base(&self, claim: Claim) -> Base {
+        self.base().next(claim.count(), self.claimed(claim))
+    }
+
+    /// Of a complete segment: where its records begin in the run, and their length together.
+    pub fn records(&self) -> (u32, u32) {
+        let len = self.len.load(Relaxed);
+        if len > 0 { (self.start.load(Relaxed), len) } else { (0, self.claim().bytes() as u32) }
+    }
+
+    /// Of a complete segment: the largest timestamp, `i64::MIN` without records.
+    pub fn max_timestamp(&self) -> i64 {
+        self.max_timestamp.load(Relaxed)
+    }
+}
+
+/// A header for each of `units`, zeroed.
+#[cfg(not(loom))]
+pub fn table(units: usize) -> Box<[Header]> {
+    // SAFETY: clause (a).
+    unsafe { Box::new_zeroed_slice(units).assume_init() }
+}
+
+/// A header for each of `units`.
+#[cfg(loom)]
+pub fn table(units: usize) -> Box<[Header]> {
+    let header = |_| Header {
+        claim: AtomicU64::new(0),
+        base: AtomicU64::new(0),
+        timestamp: AtomicU64::new(0),
+        extent: plain::AtomicU64::new(0),
+        completion: plain::AtomicUsize::new(0),
+        max_timestamp: plain::AtomicI64::new(0),
+        start: plain::AtomicU32::new(0),
+        len: plain::AtomicU32::new(0),
+        share: plain::AtomicU32::new(0),
+        commit: Line(AtomicU64::new(0)),
+    };
+    (0..units).map(header).collect()
+}

@@ -1,0 +1,445 @@
+//! The room as a whole, single-threaded, and a stress test with real threads. The models are in `models.rs`.
+
+mod stress;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    completion::Outcome,
+    record::Place,
+    wire::{
+        record::{Fields, Header},
+        varint::unzigzag,
+    },
+};
+
+/// A record as a broker would read it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Read {
+    timestamp: i64,
+    offset_delta: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// A decoder of its own, that shares nothing with the encoder.
+struct Cursor<'a>(&'a [u8]);
+
+impl Cursor<'_> {
+    fn varint(&mut self) -> i64 {
+        let (mut value, mut shift) = (0u64, 0);
+        loop {
+            let byte = self.0[0];
+            self.0 = &self.0[1..];
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return unzigzag(value);
+            }
+        }
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let len = usize::try_from(self.varint()).ok()?;
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        Some(bytes.to_vec())
+    }
+}
+
+fn read(mut bytes: &[u8], base_timestamp: i64) -> Vec<Read> {
+    let mut records = vec![];
+    while !bytes.is_empty() {
+        let mut cursor = Cursor(bytes);
+        let len = cursor.varint() as usize;
+        let (body, rest) = cursor.0.split_at(len);
+        assert_eq!(body[0], 0, "attributes");
+        let mut cursor = Cursor(&body[1..]);
+        let timestamp = base_timestamp + cursor.varint();
+        let (offset_delta, key, value) = (cursor.varint(), cursor.bytes(), cursor.bytes());
+        let headers = (0..cursor.varint()).map(|_| (cursor.bytes().unwrap(), cursor.bytes())).collect();
+        assert!(cursor.0.is_empty(), "a record's length");
+        records.push(Read { timestamp, offset_delta, key, value, headers });
+        bytes = rest;
+    }
+    records
+}
+
+/// Reads a chain and checks what its header will say.
+fn read_chain(accumulator: &Accumulator, chain: &Chain) -> Vec<Read> {
+    let mut records = vec![];
+    for segment in &chain.segments {
+        let bytes = accumulator.bytes(segment.offset, segment.len as usize);
+        let part = read(bytes, chain.base_timestamp);
+        assert_eq!(part.len(), segment.count as usize);
+        records.extend(part);
+    }
+    assert_eq!(records.len(), chain.count as usize);
+    assert_eq!(chain.segments.iter().map(|segment| segment.len).sum::<u32>(), chain.bytes);
+    assert_eq!(records.iter().map(|record| record.timestamp).max(), Some(chain.max_timestamp));
+    for (delta, record) in records.iter().enumerate() {
+        assert_eq!(record.offset_delta, delta as i64, "offset deltas count from 0");
+    }
+    records
+}
+
+/// Ends the chain's completions and gives its memory back.
+fn settle(drain: &mut Drain, chain: Chain, place: &Arc<Place>) {
+    for segment in &chain.segments {
+        let outcome = Outcome::Delivered { base_offset: Some(0), log_append_time: None };
+        segment.completion.complete(segment.deliveries, place, outcome);
+        drain.accumulator().release(segment.index);
+    }
+    drain.recycle(chain);
+}
+
+fn place(partition: i32) -> Arc<Place> {
+    Arc::new(Place { topic: "t".into(), partition })
+}
+
+fn new(config: AccumulatorConfig) -> (Arc<Accumulator>, Drain, Arc<Partition>) {
+    let (accumulator, mut drain) = Accumulator::new(config).unwrap();
+    accumulator.clock.store(1_000, Relaxed);
+    let partition = drain.add_partition(place(0));
+    (accumulator, drain, partition)
+}
+
+fn value(value: &[u8]) -> Fields<'_> {
+    Fields { value: Some(value), ..Fields::default() }
+}
+
+fn append(accumulator: &Accumulator, partition: &Partition, bytes: &[u8]) -> Result<Appended, Refused> {
+    accumulator.append(partition, &value(bytes), None, Attach::None, true)
+}
+
+/// Everything that waits, as batches.
+fn drain_all(drain: &mut Drain, id: u32) -> Vec<Vec<Read>> {
+    let (accumulator, place) = (drain.accumulator().clone(), drain.partition(id).place.clone());
+    let mut batches = vec![];
+    while let Some(chain) = drain.drain(id, Leave::Now) {
+        batches.push(read_chain(&accumulator, &chain));
+        settle(drain, chain, &place);
+    }
+    batches
+}
+
+#[test]
+fn records_come_out_as_they_went_in() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    let headers = [Header { key: "a", value: Some(b"1") }, Header { key: "a", value: None }];
+    let all = Fields { key: Some(b"key"), value: Some(b"value"), headers: &headers };
+    let first = accumulator.append(&partition, &all, Some(5_000), Attach::None, true).unwrap();
+    assert!(first.delivery.is_none() && first.timestamp == 5_000);
+    let second = accumulator.append(&partition, &Fields::default(), Some(4_000), Attach::None, false).unwrap();
+    assert_eq!(second.timestamp, 4_000, "a delta may be negative");
+    assert_eq!(append(&accumulator, &partition, b"").unwrap().timestamp, 1_000, "the clock's");
+    assert_eq!(drain.peek(0), Peek { bytes: 38, any: true, complete: false });
+    let chain = drain.drain(0, Leave::Now).unwrap();
+    assert_eq!((chain.base_timestamp, chain.max_timestamp, chain.bytes), (5_000, 5_000, 38));
+    let records = read_chain(&accumulator, &chain);
+    assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
+    assert_eq!(records[0].headers, [(b"a".to_vec(), Some(b"1".to_vec())), (b"a".to_vec(), None)]);
+    assert_eq!((&records[1].key, &records[1].value, records[1].timestamp), (&None, &None, 4_000));
+    assert_eq!(records[2].value.as_deref(), Some(&b""[..]));
+    assert!(accumulator.free() < 32 << 20);
+    settle(&mut drain, chain, &partition.place);
+    assert_eq!(accumulator.free(), 32 << 20);
+    assert_eq!(drain.peek(0), Peek::default());
+}
+
+#[test]
+fn batches_grow_to_batch_size_through_growing_segments() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    // Below `leave_at` a full segment continues although the partition is not busy.
+    let mut ready = vec![];
+    drain.visit_ready(&mut ready);
+    assert!(ready.is_empty());
+    let (mut appended, mut told) = (0u64, vec![]);
+    while drain.peek(0).bytes < 16_384 {
+        append(&accumulator, &partition, &[7; 100]).unwrap();
+        appended += 1;
+        ready.clear();
+        drain.visit_ready(&mut ready);
+        if !ready.is_empty() {
+            told.push(drain.peek(0).bytes);
+        }
+    }
+    assert_eq!(told[0], 109, "the first record arms linger");
+    assert!((16_384..16_384 + 110).contains(told.last().unwrap()), "crossing batch.size tells the sender: {told:?}");
+    let chain = drain.drain(0, Leave::Now).unwrap();
+    assert_eq!(u64::from(chain.count), appended);
+    assert!(chain.segments.len() <= 4, "{chain:?}");
+    settle(&mut drain, chain, &partition.place);
+    // The next batch opens with what this one needed.
+    for _ in 0..100 {
+        append(&accumulator, &partition, &[7; 100]).unwrap();
+    }
+    let chain = drain.drain(0, Leave::Now).unwrap();
+    assert_eq!(chain.segments.len(), 1);
+    settle(&mut drain, chain, &partition.place);
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
+#[test]
+fn a_busy_partition_continues_up_to_its_limit() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig { slots: 64, ..AccumulatorConfig::default() });
+    partition.busy.store(true, Relaxed);
+    partition.leave_at.store(0, Relaxed);
+    partition.limit.store(100_000, Relaxed);
+    for _ in 0..3_000 {
+        append(&accumulator, &partition, &[7; 100]).unwrap();
+    }
+    let mut sizes = vec![];
+    while let Some(chain) = drain.drain(0, Leave::Now) {
+        read_chain(&accumulator, &chain);
+        sizes.push(chain.bytes);
+        settle(&mut drain, chain, &partition.place);
+    }
+    let (last, full) = sizes.split_last().unwrap();
+    assert!(*last > 0 && full.iter().all(|bytes| (99_000..=100_000 - 61).contains(bytes)), "{sizes:?}");
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
+#[test]
+fn a_large_record_has_its_own_run() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    append(&accumulator, &partition, b"small").unwrap();
+    let large = vec![3; 900_000];
+    append(&accumulator, &partition, &large).unwrap();
+    assert!(32 * 1024 * 1024 - accumulator.free() < 1_050_000, "cut to what it needs");
+    append(&accumulator, &partition, b"behind").unwrap();
+    let records: Vec<_> = drain_all(&mut drain, 0).into_iter().flatten().map(|read| read.value.unwrap()).collect();
+    assert_eq!(records, [b"small".to_vec(), large, b"behind".to_vec()]);
+    assert_eq!(append(&accumulator, &partition, &vec![0; 1 << 20]).unwrap_err(), Refused::TooLarge);
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
+#[test]
+fn several_mib_in_one_run() {
+    let config = AccumulatorConfig { max_request_size: 20 << 20, ..AccumulatorConfig::default() };
+    let (accumulator, mut drain, partition) = new(config);
+    let large: Vec<u8> = (0..10_000_000u32).map(|i| i as u8).collect();
+    for _ in 0..3 {
+        append(&accumulator, &partition, &large).unwrap();
+    }
+    assert_eq!(append(&accumulator, &partition, &large).unwrap_err(), Refused::BufferFull);
+    let values: Vec<_> = drain_all(&mut drain, 0).into_iter().flatten().map(|read| read.value.unwrap()).collect();
+    assert!(values.len() == 3 && values.iter().all(|value| *value == large));
+    assert_eq!(accumulator.free(), 32 << 20);
+    append(&accumulator, &partition, &large).unwrap();
+}
+
+#[test]
+fn a_claim_is_written_in_place() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    let headers = [Header { key: "h", value: Some(b"v") }];
+    let mut claim = accumulator.claim(&partition, 5, Some(b"key"), &headers, Some(77)).unwrap();
+    drop(accumulator.claim(&partition, 50_000, None, &[], None).unwrap());
+    append(&accumulator, &partition, b"before").unwrap();
+    claim.value_mut().copy_from_slice(b"value");
+    let done = claim.commit(Attach::Delivery).unwrap();
+    append(&accumulator, &partition, b"after").unwrap();
+    let records: Vec<_> = drain_all(&mut drain, 0).into_iter().flatten().collect();
+    let values: Vec<_> = records.iter().map(|read| read.value.clone().unwrap()).collect();
+    assert_eq!(values, [b"before".to_vec(), b"value".to_vec(), b"after".to_vec()]);
+    assert_eq!((records[1].key.as_deref(), records[1].timestamp), (Some(&b"key"[..]), 77));
+    assert_eq!(done.delivery.unwrap().try_result().unwrap().unwrap().timestamp(), 77);
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
+#[test]
+fn refusals_keep_nothing() {
+    let config = AccumulatorConfig { buffer_memory: 64 << 10, slots: 4, ..AccumulatorConfig::default() };
+    let (accumulator, mut drain, partition) = new(config);
+    assert_eq!(append(&accumulator, &partition, &[0; 70_000]).unwrap_err(), Refused::TooLarge);
+    // Sealed one by one: the ring is full before the memory is.
+    partition.leave_at.store(0, Relaxed);
+    let mut accepted = 0;
+    let refused = loop {
+        match append(&accumulator, &partition, &[1; 900]) {
+            Ok(_) => accepted += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, Refused::RingFull);
+    let claim = accumulator.claim(&partition, 100, None, &[], None).unwrap();
+    let (claim, refused) = claim.commit(Attach::None).unwrap_err();
+    assert_eq!(refused, Refused::RingFull);
+    let other = drain.add_partition(place(1));
+    let hold = accumulator.claim(&other, 30_000, None, &[], None).unwrap();
+    assert_eq!(append(&accumulator, &other, &[1; 30_000]).unwrap_err(), Refused::BufferFull);
+    drop(hold);
+    append(&accumulator, &other, &[1; 30_000]).unwrap();
+    assert_eq!(drain_all(&mut drain, 0).iter().map(Vec::len).sum::<usize>(), accepted);
+    claim.commit(Attach::None).unwrap();
+    assert_eq!(drain_all(&mut drain, 0).len() + drain_all(&mut drain, 1).len(), 2);
+    assert_eq!(accumulator.free(), 64 << 10);
+}
+
+#[test]
+fn may_open_false_changes_nothing() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    let sticky = |bytes: &[u8]| {
+        accumulator
+            .append(&partition, &value(bytes), None, Attach::None, false)
+            .map_err(|why| (why, accumulator.free()))
+    };
+    assert_eq!(sticky(b"x").unwrap_err(), (Refused::WouldOpen, 32 << 20));
+    partition.leave_at.store(0, Relaxed);
+    append(&accumulator, &partition, &[0; 600]).unwrap();
+    sticky(b"x").unwrap();
+    let free = accumulator.free();
+    assert_eq!(sticky(&[0; 600]).unwrap_err(), (Refused::WouldOpen, free));
+    assert_eq!(sticky(&[0; 300_000]).unwrap_err(), (Refused::WouldOpen, free));
+    sticky(b"y").unwrap();
+    partition.busy.store(true, Relaxed);
+    sticky(&[0; 600]).unwrap();
+    assert_eq!(drain_all(&mut drain, 0).iter().map(Vec::len).collect::<Vec<_>>(), [4], "one batch");
+}
+
+#[test]
+fn entries_say_who_is_told() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    append(&accumulator, &partition, b"untagged").unwrap();
+    // The open segment has no room for entries: it is sealed, and the batch goes on in one that has.
+    for i in 0..200u64 {
+        let attach = match i % 4 {
+            0 => Attach::Tag(i),
+            1 => Attach::Callback(i),
+            2 => Attach::Delivery,
+            _ => Attach::None,
+        };
+        accumulator.append(&partition, &value(&[1; 20]), Some(1_000 + i as i64), attach, true).unwrap();
+    }
+    accumulator.append(&partition, &value(&[1; 400_000]), None, Attach::Tag(200), true).unwrap();
+    let (mut seen, mut deliveries) = (0u64, 0);
+    while let Some(chain) = drain.drain(0, Leave::Now) {
+        read_chain(&accumulator, &chain);
+        for segment in &chain.segments {
+            deliveries += segment.deliveries;
+            for i in 0..segment.count {
+                let entry = accumulator.entry(segment.index, i);
+                if !segment.tagged {
+                    assert_eq!(entry, Entry::None);
+                    continue;
+                }
+                let timestamp = if seen == 200 { 1_000 } else { 1_000 + seen as i64 };
+                assert_eq!(
+                    entry,
+                    match seen % 4 {
+                        0 => Entry::Tag { tag: seen, timestamp },
+                        1 => Entry::Callback { value: seen, timestamp },
+                        _ => Entry::None,
+                    }
+                );
+                seen += 1;
+            }
+            assert_eq!(accumulator.entry(segment.index, segment.count), Entry::None);
+        }
+        settle(&mut drain, chain, &partition.place);
+    }
+    assert_eq!((seen, deliveries), (201, 50));
+}
+
+#[test]
+fn deliveries_name_their_record() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    let mut deliveries = vec![];
+    for i in 0..30 {
+        let attach = if i % 3 == 0 { Attach::Delivery } else { Attach::None };
+        let done = accumulator.append(&partition, &value(b"v"), Some(i), attach, true).unwrap();
+        deliveries.extend(done.delivery.map(|delivery| (i, delivery)));
+    }
+    let chain = drain.drain(0, Leave::Now).unwrap();
+    assert_eq!(chain.segments[0].deliveries, 10);
+    settle(&mut drain, chain, &partition.place);
+    for (i, delivery) in deliveries {
+        let metadata = delivery.try_result().unwrap().unwrap();
+        assert_eq!((metadata.offset(), metadata.timestamp()), (Some(i), i));
+    }
+}
+
+#[test]
+fn closed_is_closed() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    append(&accumulator, &partition, b"x").unwrap();
+    let claim = accumulator.claim(&partition, 1, None, &[], None).unwrap();
+    assert!(drain.close_partition(0) && drain.close_partition(0));
+    assert_eq!(append(&accumulator, &partition, b"y").unwrap_err(), Refused::Closed);
+    assert_eq!(claim.commit(Attach::None).unwrap_err().1, Refused::Closed);
+    assert!(!drain.is_drained(0));
+    assert_eq!(drain_all(&mut drain, 0).len(), 1);
+    assert!(drain.is_drained(0));
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
+#[test]
+fn marks_tell_when_a_flush_is_done() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    assert_eq!(drain.tail_position(0), drain.head_position(0), "nothing to flush");
+    append(&accumulator, &partition, b"x").unwrap();
+    let mark = drain.tail_position(0);
+    assert!(drain.head_position(0) < mark);
+    assert!(drain.drain(0, Leave::Complete).is_none());
+    let chain = drain.drain(0, Leave::Now).unwrap();
+    assert_eq!((chain.end_position, drain.head_position(0)), (mark, mark));
+    settle(&mut drain, chain, &partition.place);
+}
+
+#[test]
+fn one_stuck_broker_leaves_room_for_the_others() {
+    let (accumulator, mut drain, stuck) = new(AccumulatorConfig { slots: 256, ..AccumulatorConfig::default() });
+    let other = drain.add_partition(place(1));
+    drain.set_leader(0, 1);
+    drain.set_leader(1, 2);
+    drain.set_leader(0, 1);
+    assert_eq!(stuck.leader.load(Relaxed), 1);
+    stuck.leave_at.store(0, Relaxed);
+    let mut chains = vec![];
+    let refused = loop {
+        if let Err(refused) = append(&accumulator, &stuck, &[0; 200_000]) {
+            break refused;
+        }
+        chains.extend(drain.drain(0, Leave::Now));
+    };
+    assert_eq!(refused, Refused::BufferFull);
+    let free = accumulator.free();
+    assert!(free > 9 << 20 && free < 13 << 20, "about a third is left: {free}");
+    append(&accumulator, &other, &[0; 200_000]).unwrap();
+    for chain in chains {
+        settle(&mut drain, chain, &stuck.place);
+    }
+    append(&accumulator, &stuck, &[0; 200_000]).unwrap();
+}
+
+#[test]
+fn memory_follows_data_not_partitions() {
+    let (accumulator, mut drain, _) = new(AccumulatorConfig::default());
+    let partitions: Vec<_> = (1..10_001).map(|i| drain.add_partition(place(i))).collect();
+    for partition in &partitions {
+        append(&accumulator, partition, &[0; 100]).unwrap();
+    }
+    assert_eq!((32 << 20) - accumulator.free(), 10_000 * UNIT);
+    let mut ready = vec![];
+    drain.visit_ready(&mut ready);
+    assert_eq!(ready.len(), 10_000);
+    for id in ready {
+        drain_all(&mut drain, id);
+    }
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let with = |change: fn(&mut AccumulatorConfig)| {
+        let mut config = AccumulatorConfig::default();
+        change(&mut config);
+        Accumulator::new(config).err()
+    };
+    assert_eq!(with(|config| config.buffer_memory = 1000), Some(Unfit::TooSmall));
+    assert_eq!(with(|config| config.buffer_memory = usize::MAX), Some(Unfit::TooLarge));
+    assert_eq!(with(|config| config.slots = 12), Some(Unfit::Slots));
+    assert_eq!(with(|config| config.slots = 512), Some(Unfit::Slots));
+}

@@ -1,0 +1,140 @@
+//! From a configuration to a running producer.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Callbacks, Core, Open, Producer};
+use crate::accumulator::{Accumulator, AccumulatorConfig};
+use crate::completion::DeliveryListener;
+use crate::config::{Acks, Cores, DriverChoice, IdleStrategy, ProducerConfig};
+use crate::driver::fork::Origin;
+use crate::driver::{self, Setup, SocketOptions};
+use crate::error::ConfigError;
+use crate::sender::{Sender, Shared};
+
+/// Segments per partition that may wait in its ring: enough for a batch of `max.request.size` out of growing segments.
+const SLOTS: usize = 16;
+
+/// Configures a [`Producer`]. Typed setters and Kafka's own keys ([`set`](Self::set)) say the same things; what is
+/// wrong is told by [`build`](Self::build), with the key, the value and the rule.
+#[derive(Default)]
+#[must_use = "build() makes the producer"]
+pub struct ProducerBuilder {
+    config: ProducerConfig,
+    listener: Option<Box<dyn DeliveryListener>>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),+);)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, $($argument: $type),+) -> Self {
+            self.config = self.config.$name($($argument),+);
+            self
+        }
+    )*};
+}
+
+impl ProducerBuilder {
+    /// From a configuration made before.
+    pub fn from_config(config: ProducerConfig) -> Self {
+        Self { config, listener: None }
+    }
+
+    setters! {
+        /// Any key of Kafka's, with its value in Kafka's spelling: `set("linger.ms", "20")`.
+        set(key: &str, value: &str);
+        /// `bootstrap.servers`: `host:port`, separated by commas. Required.
+        bootstrap_servers(servers: &str);
+        /// `client.id`: how this client names itself in brokers' logs and quotas. Default: `ringmail`.
+        client_id(client_id: &str);
+        /// `acks`: who must have a record before it counts. Default: all in-sync replicas.
+        acks(acks: Acks);
+        /// `enable.idempotence`: retries neither duplicate nor reorder. Default: on (off when acks is not all).
+        enable_idempotence(on: bool);
+        /// `linger.ms`: how long a batch may wait for more records. Default: 5 ms.
+        linger(linger: Duration);
+        /// `batch.size`: from how many bytes on a batch leaves at once. Default: 16384.
+        batch_size(bytes: u32);
+        /// `buffer.memory`: a hard limit on the bytes that records take until they are done. Default: 32 MiB.
+        buffer_memory(bytes: usize);
+        /// `max.block.ms`: how long a blocking call may wait for metadata or room. Default: 60 s.
+        max_block(max_block: Duration);
+        /// `max.in.flight.requests.per.connection`: unacknowledged batches per partition, 1 to 5 when idempotent.
+        /// Default: 5.
+        max_in_flight(batches: usize);
+        /// `max.request.size`: the largest request, and so the largest record. Default: 1 MiB.
+        max_request_size(bytes: u32);
+        /// `request.timeout.ms`: how long a broker may take for one request. Default: 30 s.
+        request_timeout(timeout: Duration);
+        /// `delivery.timeout.ms`: how long a record may take, retries included. Default: 120 s.
+        delivery_timeout(timeout: Duration);
+        /// `retries`: how often a batch is sent again. Default: as often as `delivery.timeout.ms` allows.
+        retries(retries: u32);
+        /// `sender.cores`: where the sender thread runs. Default: wherever the system puts it.
+        sender_cores(cores: &Cores);
+        /// `idle.strategy`: what the sender thread does with nothing to do. Default: spin a little, then park.
+        idle_strategy(idle: IdleStrategy);
+        /// `driver`: io_uring or epoll. Default: io_uring where the system allows it.
+        driver(driver: DriverChoice);
+        /// `close.timeout.ms`: how long dropping the last [`Producer`] may take. Default: 30 s.
+        close_timeout(timeout: Duration);
+    }
+
+    /// Is told about every record that was sent with a tag, on a thread of its own.
+    pub fn listener(mut self, listener: impl DeliveryListener) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Checks the configuration and starts the producer's thread. Brokers are connected to in the background.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or why the system gives no thread, no memory or no way to the network.
+    pub fn build(self) -> Result<Producer, ConfigError> {
+        let config = self.config.validate()?;
+        let (accumulator, drain) = Accumulator::new(AccumulatorConfig {
+            buffer_memory: config.buffer_memory,
+            batch_size: config.batch_size as usize,
+            max_request_size: config.max_request_size as usize,
+            slots: SLOTS,
+        })
+        .map_err(|why| ConfigError::new("buffer.memory", config.buffer_memory.to_string(), why.to_string()))?;
+        let socket = |bytes: Option<usize>| bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let options = driver::Options {
+            driver: config.driver,
+            idle: config.idle,
+            cores: config.sender_cores.clone(),
+            setup: Setup {
+                arena: accumulator.arena().clone(),
+                sockets: SocketOptions {
+                    send_buffer: socket(config.send_buffer),
+                    receive_buffer: socket(config.receive_buffer),
+                },
+            },
+        };
+        let shared = Arc::new(Shared::new(accumulator.clone(), Arc::new(config)));
+        let core = Arc::new(Core {
+            shared: shared.clone(),
+            origin: Origin::here(),
+            has_listener: self.listener.is_some(),
+            callbacks: Mutex::new(Callbacks::Idle),
+        });
+        let system = |error: std::io::Error| {
+            ConfigError::new("driver", shared.config.driver.name(), format!("the system refuses: {error}"))
+        };
+        if self.listener.is_some() {
+            core.start_callbacks(self.listener).map_err(system)?;
+        }
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let sender = Sender::new(shared.clone(), drain, seed);
+        let started = driver::spawn(options, sender, accumulator).map_err(system)?;
+        let open = Open { core, sender: Mutex::new(Some(started.thread)), driver_name: started.driver_name };
+        Ok(Producer { open: Arc::new(open) })
+    }
+}
+
+impl std::fmt::Debug for ProducerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+//! The waiting calls as futures: no runtime, no timer, nothing allocated but the waker's place in a list.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::Producer;
+use super::topic::{Refusal, Topic};
+use crate::accumulator::Attach;
+use crate::completion::Delivery;
+use crate::error::{CloseReport, SendError, WaitedFor};
+use crate::record::Record;
+use crate::sender::Ticket;
+
+/// [`Topic::send_async`]: ready once the record is in memory, or refused.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct SendFuture<'a> {
+    topic: &'a Topic,
+    record: Record<'a>,
+    started: Option<Instant>,
+    /// Our places in the lists of those who wait for metadata and for room.
+    for_topic: Option<u64>,
+    for_room: Option<u64>,
+}
+
+impl<'a> SendFuture<'a> {
+    pub(super) fn new(topic: &'a Topic, record: Record<'a>) -> Self {
+        Self { topic, record, started: None, for_topic: None, for_room: None }
+    }
+
+    fn deregister(&mut self) {
+        self.topic.shared().changed.deregister(&mut self.for_topic);
+        self.topic.core().shared.accumulator.room.deregister(&mut self.for_room);
+    }
+
+    fn attempt(&self) -> Result<Delivery, Refusal> {
+        let appended = self.topic.append(&self.record, Attach::Delivery)?;
+        appended.delivery.ok_or(Refusal::Life)
+    }
+
+    /// Why it waits no longer, if so.
+    fn given_up(&self, refusal: &Refusal) -> Option<SendError> {
+        let core = self.topic.core();
+        if let Refusal::NotReady = refusal
+            && let Some(Err(error)) = core.topic_step(self.topic.shared())
+        {
+            return Some(error);
+        }
+        let started = self.started?;
+        if started.elapsed() < core.shared.config.max_block {
+            return core.check_life().err();
+        }
+        Some(match refusal {
+            Refusal::NotReady => core.topic_timeout(self.topic.shared(), started),
+            _ => SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory },
+        })
+    }
+}
+
+impl Future for SendFuture<'_> {
+    type Output = Result<Delivery, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        // Once without waiting, once registered: what changes in between wakes us.
+        for registered in [false, true] {
+            let refusal = match this.attempt() {
+                Ok(delivery) => {
+                    this.deregister();
+                    return Poll::Ready(Ok(delivery));
+                }
+                Err(refusal) if !refusal.may_pass() => {
+                    this.deregister();
+                    return Poll::Ready(Err(this.topic.error(&refusal, &this.record)));
+                }
+                Err(refusal) => refusal,
+            };
+            this.started.get_or_insert_with(Instant::now);
+            if let Some(error) = this.given_up(&refusal) {
+                this.deregister();
+                return Poll::Ready(Err(error));
+            }
+            if !registered {
+                match refusal {
+                    Refusal::NotReady => this.topic.shared().changed.register(&mut this.for_topic, context.waker()),
+                    _ => this.topic.core().shared.accumulator.wait_for_room(&mut this.for_room, context.waker()),
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for SendFuture<'_> {
+    fn drop(&mut self) {
+        self.deregister();
+    }
+}
+
+impl fmt::Debug for SendFuture<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture").field("topic", &self.topic.name()).finish_non_exhaustive()
+    }
+}
+
+/// A ticket that is waited for, or what came of asking for one.
+struct Waiting {
+    producer: Producer,
+    ticket: Result<Option<Arc<Ticket>>, SendError>,
+    place: Option<u64>,
+}
+
+impl Waiting {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<CloseReport, SendError>> {
+        let ticket = match &self.ticket {
+            Err(error) => return Poll::Ready(Err(error.clone())),
+            Ok(None) => return Poll::Ready(Ok(CloseReport::default())),
+            Ok(Some(ticket)) => ticket,
+        };
+        if !ticket.is_done() {
+            ticket.waiters.register(&mut self.place, context.waker());
+            if !ticket.is_done() {
+                return Poll::Pending;
+            }
+        }
+        ticket.waiters.deregister(&mut self.place);
+        Poll::Ready(self.producer.flushed().map(|()| ticket.report()))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Ok(Some(ticket)) = &self.ticket {
+            ticket.waiters.deregister(&mut self.place);
+        }
+    }
+}
+
+/// [`Producer::flush_async`]. The flush goes on if it is dropped.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct FlushFuture(Waiting);
+
+impl FlushFuture {
+    pub(super) fn new(producer: Producer, ticket: Result<Option<Arc<Ticket>>, SendError>) -> Self {
+        Self(Waiting { producer, ticket, place: None })
+    }
+}
+
+impl Future for FlushFuture {
+    type Output = Result<(), SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context).map(|result| result.map(drop))
+    }
+}
+
+/// [`Producer::close_async`]. The close goes on if it is dropped.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct CloseFuture(Waiting);
+
+impl CloseFuture {
+    pub(super) fn new(producer: Producer, ticket: Result<Option<Arc<Ticket>>, SendError>) -> Self {
+        Self(Waiting { producer, ticket, place: None })
+    }
+}
+
+impl Future for CloseFuture {
+    type Output = Result<CloseReport, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context)
+    }
+}
+
+impl fmt::Debug for FlushFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlushFuture").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CloseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloseFuture").finish_non_exhaustive()
+    }
+}

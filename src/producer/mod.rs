@@ -1,0 +1,342 @@
+//! Station 1, where records come in: [`Producer`], its builder, and [`Topic`], which takes records.
+
+mod builder;
+mod claim;
+mod futures;
+mod topic;
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::sync::Parker;
+
+use crate::completion::{DeliveryListener, callback_thread};
+use crate::driver::callbacks;
+use crate::driver::fork::Origin;
+use crate::error::{BrokerError, CloseReport, SendError, WaitedFor};
+use crate::sender::{Command, Life, Outbox, Shared, Ticket, TopicShared};
+use crate::sync::block_until;
+use crate::wire::error_code::ErrorCode;
+
+pub use builder::ProducerBuilder;
+pub use claim::Claim;
+pub use futures::{CloseFuture, FlushFuture, SendFuture};
+pub use topic::Topic;
+
+/// Sends records to Kafka. Cheap to clone, and usable from any number of threads.
+///
+/// `send` returning means that the record is in memory, no more: its [`Delivery`](crate::Delivery), a listener or a
+/// callback tells what became of it.
+///
+/// Dropping the last clone closes the producer: it sends what was accepted for up to `close.timeout.ms` and blocks
+/// meanwhile (not on the thread that runs listeners and callbacks: there it only starts the close). [`Producer::close`]
+/// does the same and tells what was left. [`Topic`] handles do not keep a producer open.
+///
+/// A child process made by `fork` has no sender thread: there every call fails with [`SendError::Forked`].
+#[derive(Clone)]
+pub struct Producer {
+    open: Arc<Open>,
+}
+
+/// Closes the producer when the last clone is dropped.
+struct Open {
+    core: Arc<Core>,
+    sender: Mutex<Option<JoinHandle<()>>>,
+    driver_name: &'static str,
+}
+
+/// What producers and topics share on the application's side.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    origin: Origin,
+    has_listener: bool,
+    callbacks: Mutex<Callbacks>,
+}
+
+/// The thread that runs listeners and callbacks, once there is a need for it.
+enum Callbacks {
+    /// Nothing to run yet.
+    Idle,
+    /// Running.
+    Running(JoinHandle<()>),
+    /// Joined.
+    Ended,
+}
+
+/// A partition of a topic and who leads it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PartitionInfo {
+    /// Its index, from 0.
+    pub partition: i32,
+    /// Node id of its leader; `None` while it has none.
+    pub leader: Option<i32>,
+}
+
+impl Core {
+    /// Why no call can succeed any more, if so.
+    fn check_life(&self) -> Result<(), SendError> {
+        if self.origin.is_elsewhere() {
+            return Err(SendError::Forked);
+        }
+        match self.shared.life() {
+            Life::Running => Ok(()),
+            Life::Closed => Err(SendError::Closed),
+            Life::Panicked => Err(SendError::SenderPanicked),
+        }
+    }
+
+    /// A call that may wait: refused where it could wait for itself.
+    fn check_may_block(&self) -> Result<(), SendError> {
+        if callback_thread::is_current() { Err(SendError::WouldDeadlock) } else { Ok(()) }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.shared.config.max_block)
+    }
+
+    /// Starts the thread that runs listeners and callbacks, unless it runs.
+    fn start_callbacks(&self, listener: Option<Box<dyn DeliveryListener>>) -> std::io::Result<()> {
+        let mut callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*callbacks, Callbacks::Idle) {
+            let (outbox, parker): (Arc<Outbox>, Parker) = Outbox::new();
+            *callbacks = Callbacks::Running(callbacks::spawn(self.shared.clone(), outbox.clone(), parker, listener)?);
+            let _ = self.shared.outbox.set(outbox);
+            self.shared.accumulator.tag_records();
+        }
+        Ok(())
+    }
+
+    /// Waits until the topic's partitions are known.
+    fn block_for_topic(&self, topic: &Arc<TopicShared>, started: Instant) -> Result<(), SendError> {
+        let deadline = started.checked_add(self.shared.config.max_block);
+        block_until(&topic.changed, deadline, || self.topic_step(topic))
+            .unwrap_or_else(|| Err(self.topic_timeout(topic, started)))
+    }
+
+    /// `None`: to be waited for. Asks for the topic's metadata as long as somebody waits.
+    fn topic_step(&self, topic: &Arc<TopicShared>) -> Option<Result<(), SendError>> {
+        if topic.count() > 0 {
+            return Some(Ok(()));
+        }
+        if let Err(error) = self.check_life() {
+            return Some(Err(error));
+        }
+        match topic.refused() {
+            Some(ErrorCode::INVALID_TOPIC_EXCEPTION) => {
+                return Some(Err(SendError::InvalidTopic { topic: topic.name.clone() }));
+            }
+            Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
+                return Some(Err(SendError::TopicAuthorization { topic: topic.name.clone() }));
+            }
+            _ => {}
+        }
+        self.shared.want(topic);
+        None
+    }
+
+    fn topic_timeout(&self, topic: &Arc<TopicShared>, started: Instant) -> SendError {
+        let (waited, name) = (started.elapsed(), topic.name.clone());
+        let cause = topic.refused().map(|error| Box::new(BrokerError::new(error, None)));
+        match topic.refused() {
+            Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => SendError::UnknownTopic { topic: name, waited, cause },
+            _ => {
+                let trouble = self.shared.trouble().map(String::into_boxed_str);
+                SendError::Timeout { waited, waited_for: WaitedFor::Metadata { topic: name, cause, trouble } }
+            }
+        }
+    }
+
+    /// Hands a ticket to the sender.
+    fn submit(&self, command: impl FnOnce(Arc<Ticket>) -> Command) -> Arc<Ticket> {
+        let ticket = Arc::new(Ticket::default());
+        self.shared.command(command(ticket.clone()));
+        ticket
+    }
+}
+
+impl Producer {
+    /// Starts a configuration; [`ProducerBuilder::build`] makes the producer.
+    pub fn builder() -> ProducerBuilder {
+        ProducerBuilder::default()
+    }
+
+    /// A handle to a topic, resolved once and then used for any number of records. Returns at once: the topic's
+    /// partitions are looked up in the background.
+    ///
+    /// # Errors
+    /// [`SendError::InvalidTopic`] for a name that Kafka does not allow; [`SendError::Closed`] and its like.
+    pub fn topic(&self, name: &str) -> Result<Topic, SendError> {
+        let core = &self.open.core;
+        core.check_life()?;
+        if !topic::is_valid_name(name) {
+            return Err(SendError::InvalidTopic { topic: name.into() });
+        }
+        Ok(Topic::new(core.clone(), core.shared.topic(name)))
+    }
+
+    /// Sends everything accepted before this call without waiting for `linger.ms`, and blocks until each of these
+    /// records is delivered or has failed and its listener or callback has run.
+    ///
+    /// It has no limit of its own: `delivery.timeout.ms` ends every record.
+    ///
+    /// # Errors
+    /// [`SendError::WouldDeadlock`] on the thread that runs listeners and callbacks, [`SendError::SenderPanicked`],
+    /// [`SendError::Forked`]. Not [`SendError::Closed`]: then there is nothing left to flush.
+    pub fn flush(&self) -> Result<(), SendError> {
+        let core = &self.open.core;
+        core.check_may_block()?;
+        let Some(ticket) = self.start_flush()? else { return Ok(()) };
+        block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
+        self.flushed()
+    }
+
+    /// [`Producer::flush`] as a future, for any runtime or none.
+    pub fn flush_async(&self) -> FlushFuture {
+        FlushFuture::new(self.clone(), self.start_flush())
+    }
+
+    fn start_flush(&self) -> Result<Option<Arc<Ticket>>, SendError> {
+        match self.open.core.check_life() {
+            Err(SendError::Closed) => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Some(self.open.core.submit(Command::Flush))),
+        }
+    }
+
+    fn flushed(&self) -> Result<(), SendError> {
+        match self.open.core.shared.life() {
+            Life::Panicked => Err(SendError::SenderPanicked),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes no more records, sends what was accepted for up to `timeout`, and ends. What is not delivered by then
+    /// fails, and the report lists it by partition. A second call returns at once with an empty report; records that
+    /// other threads hand over meanwhile are refused with [`SendError::Closed`].
+    ///
+    /// # Errors
+    /// [`SendError::WouldDeadlock`] on the thread that runs listeners and callbacks (use [`Producer::close_async`] or
+    /// drop the producer there), [`SendError::SenderPanicked`], [`SendError::Forked`].
+    pub fn close(&self, timeout: Duration) -> Result<CloseReport, SendError> {
+        self.open.core.check_may_block()?;
+        let Some(ticket) = self.open.start_close(timeout)? else { return Ok(CloseReport::default()) };
+        block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
+        self.open.join();
+        self.flushed()?;
+        Ok(ticket.report())
+    }
+
+    /// [`Producer::close`] as a future, for any runtime or none. The close goes on if the future is dropped.
+    pub fn close_async(&self, timeout: Duration) -> CloseFuture {
+        CloseFuture::new(self.clone(), self.open.start_close(timeout))
+    }
+
+    /// The topic's partitions, once they are known.
+    ///
+    /// # Errors
+    /// Those of [`Topic::send`] that concern the topic, after `max.block.ms` at most.
+    pub fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>, SendError> {
+        let topic = self.topic(topic)?;
+        let core = &self.open.core;
+        if topic.shared().count() == 0 {
+            core.check_may_block()?;
+            core.block_for_topic(topic.shared(), Instant::now())?;
+        }
+        let partitions = (0..topic.shared().count()).filter_map(|at| topic.shared().partition(at));
+        Ok(partitions
+            .map(|partition| {
+                let leader = partition.leader.load(Ordering::Relaxed);
+                PartitionInfo { partition: partition.place.partition, leader: (leader >= 0).then_some(leader) }
+            })
+            .collect())
+    }
+
+    /// Does ahead of the first record what it would wait for: looks the topics up, gets a producer id, and starts the
+    /// connections to the partitions' leaders.
+    ///
+    /// # Errors
+    /// Those of [`Topic::send`] that concern the topics, after `max.block.ms` at most.
+    pub fn warm_up(&self, topics: &[&str]) -> Result<(), SendError> {
+        let core = &self.open.core;
+        core.check_may_block()?;
+        let started = Instant::now();
+        let topics = topics.iter().map(|name| self.topic(name)).collect::<Result<Vec<_>, _>>()?;
+        for topic in &topics {
+            core.block_for_topic(topic.shared(), started)?;
+            core.shared.command(Command::WarmUp(topic.shared().clone()));
+        }
+        let shared = &core.shared;
+        let identified = || shared.identified.load(Ordering::Acquire).then_some(Ok(()));
+        let step = || identified().or_else(|| core.check_life().err().map(Err));
+        block_until(&shared.changed, core.deadline(), step).unwrap_or_else(|| {
+            let trouble = shared.trouble().map(String::into_boxed_str);
+            Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })
+        })
+    }
+
+    /// How bytes reach the network: `"io_uring"` or `"epoll"`.
+    pub fn driver_name(&self) -> &'static str {
+        self.open.driver_name
+    }
+}
+
+impl Open {
+    fn start_close(&self, timeout: Duration) -> Result<Option<Arc<Ticket>>, SendError> {
+        if self.core.origin.is_elsewhere() {
+            return Err(SendError::Forked);
+        }
+        match self.core.shared.life() {
+            Life::Panicked => return Err(SendError::SenderPanicked),
+            Life::Closed => return Ok(None),
+            Life::Running => {}
+        }
+        // Refuse from here on; the sender closes the rings.
+        if !self.core.shared.end(Life::Closed) {
+            return Ok(None);
+        }
+        Ok(Some(self.core.submit(|ticket| Command::Close(ticket, timeout))))
+    }
+
+    /// Waits for both threads to end, once the close is done.
+    fn join(&self) {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let callbacks = {
+            let mut callbacks = self.core.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *callbacks, Callbacks::Ended)
+        };
+        if let Some(sender) = sender {
+            let _ = sender.join();
+        }
+        if let Callbacks::Running(callbacks) = callbacks {
+            let _ = callbacks.join();
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let timeout = self.core.shared.config.close_timeout;
+        if self.core.origin.is_elsewhere() {
+            return;
+        }
+        if let Ok(Some(ticket)) = self.start_close(timeout)
+            && !callback_thread::is_current()
+        {
+            block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
+            self.join();
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("driver", &self.open.driver_name)
+            .field("life", &self.open.core.shared.life())
+            .finish_non_exhaustive()
+    }
+}

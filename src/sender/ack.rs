@@ -1,0 +1,261 @@
+//! Answers to Produce requests: what each partition's answer decides.
+
+use super::Sender;
+use super::connection::Request;
+use super::in_flight::Batch;
+use super::transmit::ConnectionId;
+use crate::completion::Outcome;
+use crate::error::{BrokerError, DeliveryErrorKind};
+use crate::metadata::Leader;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::header::{ApiKey, response_header};
+use crate::wire::produce::{self, PartitionAnswer, TopicRef};
+
+/// One partition's answer, without borrowing from the frame.
+#[derive(Debug)]
+pub struct Answer {
+    error: ErrorCode,
+    base_offset: i64,
+    log_append_time: i64,
+    message: Option<String>,
+    leader: Option<Leader>,
+}
+
+/// acks=0: a batch of which the kernel has all bytes.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    connection: ConnectionId,
+    /// The batch.
+    pub batch: Batch,
+    /// The driver had its chance to say that the connection is dead.
+    polled: bool,
+}
+
+/// What an error decides for a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// It is in the log.
+    Delivered,
+    /// Send it again; `true`: at once, the leader is known to have moved.
+    Retry,
+    /// It is too large for the topic: send it in parts.
+    Split,
+    /// Its sequence is not the next one.
+    OutOfSequence,
+    /// It cannot be delivered.
+    Fail,
+}
+
+impl Decision {
+    /// The table of producer errors. `records` of the batch: a single one cannot be split.
+    pub fn of(error: ErrorCode, records: u32, idempotent: bool) -> Self {
+        match error {
+            ErrorCode::NONE => Self::Delivered,
+            // The broker has it already, under these very sequence numbers.
+            ErrorCode::DUPLICATE_SEQUENCE_NUMBER if idempotent => Self::Delivered,
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => {
+                Self::OutOfSequence
+            }
+            ErrorCode::MESSAGE_TOO_LARGE if records > 1 => Self::Split,
+            error if error.is_retriable() => Self::Retry,
+            _ => Self::Fail,
+        }
+    }
+}
+
+/// These errors say that this copy may have been appended.
+fn may_be_appended(error: ErrorCode, base_offset: i64) -> bool {
+    base_offset >= 0 || matches!(error, ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+}
+
+impl Sender {
+    /// Reads a Produce answer. Each partition is matched by name or id and index: they come in any order.
+    pub(super) fn read_produce(
+        &mut self,
+        id: ConnectionId,
+        version: i16,
+        mut batches: Vec<Option<Batch>>,
+        frame: &[u8],
+    ) -> Result<(), String> {
+        let mut answers = std::mem::take(&mut self.spare_answers);
+        let mut strays = 0;
+        let mut visit = |answer: PartitionAnswer<'_>| {
+            let place = batches.iter_mut().find(|batch| {
+                let Some(batch) = batch.as_ref() else { return false };
+                let partition = &self.partitions[batch.partition as usize];
+                let topic = &partition.ring.place.topic;
+                partition.ring.place.partition == answer.index
+                    && match answer.topic {
+                        TopicRef::Name(name) => name == &**topic,
+                        TopicRef::Id(id) => batch.topic_id == id,
+                    }
+            });
+            match place.and_then(Option::take) {
+                Some(batch) => answers.push((batch, Answer::from(answer))),
+                None => strays += 1,
+            }
+        };
+        let tail = response_header(frame, ApiKey::PRODUCE, version)
+            .and_then(|(_, body)| produce::decode_response(body, version, &mut visit));
+        let result = match tail {
+            Ok(tail) => {
+                self.throttle(id, tail.throttle_ms);
+                for endpoint in &tail.node_endpoints {
+                    self.learn_broker(endpoint);
+                }
+                if strays > 0 { Err("it answered for partitions that were not asked".into()) } else { Ok(()) }
+            }
+            Err(error) => Err(format!("its answer to Produce cannot be read: {error}")),
+        };
+        if result.is_ok() {
+            for (batch, answer) in answers.drain(..) {
+                self.settle(batch, answer);
+            }
+        }
+        // Without an answer, or with one that cannot be trusted, nothing is known of a batch.
+        batches.extend(answers.drain(..).map(|(batch, _)| Some(batch)));
+        self.spare_answers = answers;
+        let unanswered = batches.iter().any(Option::is_some);
+        self.lose_batches(batches, true, DeliveryErrorKind::BadAnswer);
+        match result {
+            Ok(()) if unanswered => Err("it did not answer for all partitions".into()),
+            result => result,
+        }
+    }
+
+    fn settle(&mut self, mut batch: Batch, answer: Answer) {
+        self.book_out(&batch);
+        let id = batch.partition;
+        let error = answer.error;
+        let first_attempt = batch.attempts == 1;
+        if error != ErrorCode::NONE {
+            batch.last_error = Some(BrokerError::new(error, answer.message.as_deref()));
+            batch.possibly_written |= may_be_appended(error, answer.base_offset);
+        }
+        if error.is_invalid_metadata() {
+            self.want_metadata();
+        }
+        let moved = answer.leader.is_some_and(|leader| {
+            let place = self.partitions[id as usize].ring.place.clone();
+            self.cluster.hint(&place.topic, place.partition, leader)
+        });
+        match Decision::of(error, batch.count, batch.stamp.is_some()) {
+            Decision::Delivered => {
+                let topic = self.partitions[id as usize].topic as usize;
+                if first_attempt && answer.log_append_time >= 0 {
+                    self.topics[topic].log_append_time = true;
+                }
+                // A duplicate's answer carries a time on CreateTime topics too: trust it only where it belongs.
+                let trusted = first_attempt || self.topics[topic].log_append_time;
+                let outcome = Outcome::Delivered {
+                    base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
+                    log_append_time: (trusted && answer.log_append_time >= 0).then_some(answer.log_append_time),
+                };
+                self.delivered(batch, outcome);
+            }
+            Decision::Retry => {
+                self.retry(batch, DeliveryErrorKind::Broker(error));
+                if let Some(leader) = answer.leader.filter(|_| moved) {
+                    self.set_leader(id, leader);
+                }
+            }
+            Decision::Split => self.split(batch),
+            Decision::OutOfSequence => self.out_of_sequence(batch),
+            Decision::Fail if error == ErrorCode::MESSAGE_TOO_LARGE => self.fail(batch, DeliveryErrorKind::TooLarge),
+            Decision::Fail => self.fail(batch, DeliveryErrorKind::Broker(error)),
+        }
+        self.consider(id);
+    }
+
+    fn learn_broker(&mut self, endpoint: &produce::NodeEndpoint) {
+        let port = u16::try_from(endpoint.port).unwrap_or(0);
+        if port == 0 || endpoint.host.is_empty() {
+            return;
+        }
+        let address = crate::metadata::BrokerAddress { host: endpoint.host.clone(), port };
+        self.cluster.brokers.insert(endpoint.node_id, address);
+        self.nodes.entry(endpoint.node_id).or_insert_with(|| super::Node::new(&endpoint.host, port));
+    }
+
+    /// acks=0: the kernel has taken the request. Before that counts, the turn's other events get a chance to say that
+    /// the connection is dead.
+    pub(super) fn hold_unacknowledged(&mut self, id: ConnectionId, request: Request) {
+        if let super::connection::Asked::Produce { mut batches, .. } = request.asked {
+            let held = batches.drain(..).flatten().map(|batch| Unconfirmed { connection: id, batch, polled: false });
+            self.unconfirmed.extend(held);
+            self.spare_batches.push(batches);
+        }
+    }
+
+    /// acks=0: what the kernel took is as good as it gets, once the driver was asked again and its connection lives.
+    pub(super) fn confirm_unacknowledged(&mut self) {
+        if self.unconfirmed.is_empty() {
+            return;
+        }
+        let mut confirmed: Vec<_> = self.unconfirmed.extract_if(.., |held| held.polled).collect();
+        for held in &mut self.unconfirmed {
+            held.polled = true;
+        }
+        for Unconfirmed { batch, .. } in confirmed.drain(..) {
+            self.book_out(&batch);
+            let id = batch.partition;
+            self.delivered(batch, Outcome::Delivered { base_offset: None, log_append_time: None });
+            self.consider(id);
+        }
+    }
+
+    /// acks=0: the connection died with records in the kernel's hands. Nobody can tell whether they arrived, and
+    /// sending them again could store them twice.
+    pub(super) fn lose_unacknowledged(&mut self, id: ConnectionId) {
+        let lost: Vec<_> = self.unconfirmed.extract_if(.., |held| held.connection == id).collect();
+        for Unconfirmed { mut batch, .. } in lost {
+            self.book_out(&batch);
+            batch.possibly_written = true;
+            let partition = batch.partition;
+            self.fail(batch, DeliveryErrorKind::Disconnected);
+            self.consider(partition);
+        }
+    }
+}
+
+impl From<PartitionAnswer<'_>> for Answer {
+    fn from(answer: PartitionAnswer<'_>) -> Self {
+        let message = answer.error_message.map(str::to_owned).or_else(|| {
+            let (index, message) = answer.record_errors.into_iter().next()?;
+            Some(format!("record {index} of the batch: {}", message?))
+        });
+        Self {
+            error: answer.error,
+            base_offset: answer.base_offset,
+            log_append_time: answer.log_append_time,
+            message,
+            leader: answer.current_leader.map(|(node, epoch)| Leader { node, epoch }).filter(|leader| leader.node >= 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_each_error_decides() {
+        let of = |code, idempotent| Decision::of(ErrorCode(code), 10, idempotent);
+        for retriable in [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 56, 74, 75, 89, 100, 103] {
+            assert_eq!(of(retriable, true), Decision::Retry, "{retriable}");
+            assert_eq!(of(retriable, false), Decision::Retry, "{retriable}");
+        }
+        for failing in [-1, 17, 18, 21, 29, 31, 32, 35, 43, 44, 47, 53, 76, 87, 90, 12345] {
+            assert_eq!(of(failing, true), Decision::Fail, "{failing}");
+        }
+        assert_eq!(of(0, true), Decision::Delivered);
+        assert_eq!(of(46, true), Decision::Delivered);
+        assert_eq!(of(46, false), Decision::Fail);
+        assert_eq!(
+            (of(45, true), of(59, true), of(45, false)),
+            (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail)
+        );
+        assert_eq!(of(10, true), Decision::Split);
+        assert_eq!(Decision::of(ErrorCode(10), 1, true), Decision::Fail);
+    }
+}

@@ -1,0 +1,308 @@
+//! One TCP connection as a state machine: set-up, version negotiation, requests answered in the order they were sent.
+//!
+//! ```text
+//!             Connected            Versions
+//! Connecting ──────────► Negotiating ──────► Ready
+//!     │ Close, Closed        │                 │
+//!     └──────────────────────┴────────┬────────┘
+//!                                     ▼  Closed
+//!                                  Closing ───► Closed
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::in_flight::Batch;
+use super::timers::Armed;
+use super::transmit::ConnectionId;
+use crate::wire::api_versions::ApiRange;
+use crate::wire::frame::FrameReader;
+use crate::wire::header::ApiKey;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// TCP set-up is under way.
+    Connecting,
+    /// ApiVersions is asked.
+    Negotiating,
+    /// Requests may be sent.
+    Ready,
+    /// We gave it up; the driver has yet to say that the kernel has let go.
+    Closing,
+    /// Gone.
+    Closed,
+}
+
+/// What moves a connection on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// TCP is up.
+    Connected,
+    /// The broker told its versions, and we can talk.
+    Versions,
+    /// We give it up: timeout, broken protocol, not needed.
+    Close,
+    /// The driver says it is gone.
+    Closed,
+}
+
+impl State {
+    /// All of them, for the table.
+    #[cfg(test)]
+    const ALL: [Self; 5] = [Self::Connecting, Self::Negotiating, Self::Ready, Self::Closing, Self::Closed];
+
+    /// The transition table. `None`: this event means nothing in this state.
+    pub const fn on(self, event: Event) -> Option<Self> {
+        match (self, event) {
+            (Self::Connecting, Event::Connected) => Some(Self::Negotiating),
+            (Self::Negotiating, Event::Versions) => Some(Self::Ready),
+            (Self::Connecting | Self::Negotiating | Self::Ready, Event::Close) => Some(Self::Closing),
+            (Self::Connecting | Self::Negotiating | Self::Ready | Self::Closing, Event::Closed) => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
+
+/// What a connection is for. Control requests have one of their own, so that metadata never waits behind a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Metadata and producer ids.
+    Control,
+    /// Batches for the partitions that this broker leads.
+    Lane,
+}
+
+/// Whom a connection leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// The entry of `bootstrap.servers` with this index.
+    Bootstrap(usize),
+    /// A broker by its node id.
+    Node(i32),
+}
+
+/// What was asked; the answer's meaning.
+#[derive(Debug)]
+pub enum Asked {
+    /// Which versions the broker speaks.
+    ApiVersions { version: i16 },
+    /// Metadata.
+    Metadata { version: i16 },
+    /// A producer id.
+    InitProducerId { version: i16 },
+    /// Batches, one per partition at most; an answer takes its batch out.
+    Produce { version: i16, batches: Vec<Option<Batch>> },
+}
+
+/// A request that is written or being written and not answered.
+#[derive(Debug)]
+pub struct Request {
+    /// Answers carry it back.
+    pub correlation: i32,
+    /// What was asked.
+    pub asked: Asked,
+    /// The kernel has taken its last byte.
+    pub sent: bool,
+    /// Its length, for the bound on unanswered bytes.
+    pub bytes: usize,
+}
+
+/// The version of each API to use on one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Versions {
+    /// Produce, 3 to 13.
+    pub produce: i16,
+    /// Metadata, 1 to 13.
+    pub metadata: i16,
+    /// InitProducerId, 0 to 5; `None` when the broker has none.
+    pub init_producer_id: Option<i16>,
+}
+
+impl Versions {
+    /// The highest version that both sides speak, or which API has none.
+    pub fn negotiate(apis: &[ApiRange]) -> Result<Self, String> {
+        let best = |key: ApiKey, ours: std::ops::RangeInclusive<i16>| {
+            let theirs = apis.iter().find(|api| api.key == key.0)?;
+            let version = theirs.max.min(*ours.end());
+            (version >= theirs.min && version >= *ours.start()).then_some(version)
+        };
+        let missing = |name: &str, ours: &str| {
+            format!("it offers no version of {name} that this client speaks ({ours}): Kafka 0.11 or later is needed")
+        };
+        Ok(Self {
+            produce: best(ApiKey::PRODUCE, 3..=13).ok_or_else(|| missing("Produce", "3 to 13"))?,
+            metadata: best(ApiKey::METADATA, 1..=13).ok_or_else(|| missing("Metadata", "1 to 13"))?,
+            init_producer_id: best(ApiKey::INIT_PRODUCER_ID, 0..=5),
+        })
+    }
+}
+
+/// Why we gave a connection up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The oldest request was not answered in time.
+    RequestTimeout,
+    /// Nothing to do for `connections.max.idle.ms`.
+    Idle,
+    /// Set-up failed, or the peer does not keep to the protocol.
+    Broken,
+    /// The producer closes.
+    Shutdown,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its name towards the driver.
+    pub id: ConnectionId,
+    /// What it is for.
+    pub role: Role,
+    /// Whom it leads to.
+    pub peer: Peer,
+    /// `host:port (address)`, for messages.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: State,
+    /// Valid once Ready.
+    pub versions: Versions,
+    /// Collects answers.
+    pub frames: FrameReader,
+    /// Oldest first: answers come in this order.
+    pub unanswered: VecDeque<Request>,
+    /// A transmit is with the driver: one at a time.
+    pub sending: bool,
+    /// Bytes of `unanswered`.
+    pub unanswered_bytes: usize,
+    /// Since when the oldest request is at the head: a broker works on one at a time, so its time counts from here.
+    pub head_since: Duration,
+    /// Set-up must be done by then.
+    pub setup_deadline: Duration,
+    /// The broker asked us to send nothing before this time (KIP-219).
+    pub throttled_until: Duration,
+    /// When it was last of use.
+    pub last_used: Duration,
+    /// Its timer.
+    pub armed: Armed,
+    /// Why we closed it, when we did, and in words.
+    pub closed_because: Option<(Cause, String)>,
+    next_correlation: i32,
+}
+
+impl Connection {
+    /// A connection whose TCP set-up starts now.
+    pub fn new(
+        id: ConnectionId,
+        role: Role,
+        peer: Peer,
+        name: String,
+        now: Duration,
+        setup_deadline: Duration,
+    ) -> Self {
+        Self {
+            id,
+            role,
+            peer,
+            name,
+            state: State::Connecting,
+            versions: Versions::default(),
+            frames: FrameReader::default(),
+            unanswered: VecDeque::new(),
+            sending: false,
+            unanswered_bytes: 0,
+            head_since: now,
+            setup_deadline,
+            throttled_until: Duration::ZERO,
+            last_used: now,
+            armed: Armed::default(),
+            closed_because: None,
+            next_correlation: 0,
+        }
+    }
+
+    /// Takes the transition that `event` names; false when it means nothing in this state.
+    pub fn on(&mut self, event: Event) -> bool {
+        match self.state.on(event) {
+            Some(next) => {
+                self.state = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A correlation id for the next request; wraps.
+    pub fn correlate(&mut self) -> i32 {
+        let id = self.next_correlation;
+        self.next_correlation = self.next_correlation.wrapping_add(1) & i32::MAX;
+        id
+    }
+
+    /// Books a request that was just handed to the driver.
+    pub fn asked(&mut self, now: Duration, request: Request) {
+        if self.unanswered.is_empty() {
+            self.head_since = now;
+        }
+        self.last_used = now;
+        self.sending = true;
+        self.unanswered_bytes += request.bytes;
+        self.unanswered.push_back(request);
+    }
+
+    /// The oldest request, answered with this correlation id. `Err` tells what was wrong.
+    pub fn answered(&mut self, now: Duration, correlation: i32) -> Result<Request, String> {
+        let Some(request) = self.unanswered.pop_front() else {
+            return Err("it answered what was not asked".into());
+        };
+        if request.correlation != correlation {
+            let expected = request.correlation;
+            self.unanswered.push_front(request);
+            return Err(format!("it answered request {correlation} when {expected} was next"));
+        }
+        self.unanswered_bytes -= request.bytes;
+        self.head_since = now;
+        self.last_used = now;
+        Ok(request)
+    }
+
+    /// True when a request may be handed to the driver.
+    pub fn can_send(&self, now: Duration) -> bool {
+        self.state == State::Ready && !self.sending && now >= self.throttled_until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_matrix() {
+        let mut matrix = String::new();
+        for state in State::ALL {
+            for event in [Event::Connected, Event::Versions, Event::Close, Event::Closed] {
+                let next = state.on(event).map_or("-".into(), |next| format!("{next:?}"));
+                matrix += &format!("{state:?} {event:?} {next}\n");
+            }
+        }
+        println!("{matrix}");
+        let expected = "Connecting Connected Negotiating\nConnecting Versions -\nConnecting Close Closing\nConnecting Closed Closed\n\
+             Negotiating Connected -\nNegotiating Versions Ready\nNegotiating Close Closing\nNegotiating Closed Closed\n\
+             Ready Connected -\nReady Versions -\nReady Close Closing\nReady Closed Closed\n\
+             Closing Connected -\nClosing Versions -\nClosing Close -\nClosing Closed Closed\n\
+             Closed Connected -\nClosed Versions -\nClosed Close -\nClosed Closed -\n";
+        assert_eq!(matrix, expected);
+    }
+
+    #[test]
+    fn the_best_common_version() {
+        let api = |key: ApiKey, min, max| ApiRange { key: key.0, min, max };
+        let all = [api(ApiKey::PRODUCE, 0, 11), api(ApiKey::METADATA, 0, 99), api(ApiKey::INIT_PRODUCER_ID, 0, 1)];
+        let versions = Versions::negotiate(&all).unwrap();
+        assert_eq!(versions, Versions { produce: 11, metadata: 13, init_producer_id: Some(1) });
+        let ancient = [api(ApiKey::PRODUCE, 0, 2), api(ApiKey::METADATA, 0, 1)];
+        assert!(Versions::negotiate(&ancient).unwrap_err().contains("Produce"));
+        let future = [api(ApiKey::PRODUCE, 14, 20), api(ApiKey::METADATA, 0, 1)];
+        assert!(Versions::negotiate(&future).is_err());
+        assert!(Versions::negotiate(&[]).is_err());
+    }
+}

@@ -1,0 +1,410 @@
+//! What leaves, when, and packed how.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Sender;
+use super::connection::{Asked, Request, State};
+use super::idempotence::Identity;
+use super::in_flight::{Batch, Part, Run};
+use super::timers::Timer;
+use super::transmit::{ConnectionId, Piece, Transmit};
+use crate::accumulator::Leave;
+use crate::wire::produce::ProduceWriter;
+use crate::wire::record_batch::{self, BatchHeader};
+
+/// Length of a batch's header on the wire.
+pub const BATCH_HEADER: u32 = record_batch::LEN as u32;
+
+/// While a partition has something unacknowledged, fewer bytes than this wait for the ack or for linger: small
+/// batches cost a system call, an answer and a wake-up each (PERF.md).
+const GROW_TO: u32 = 256 << 10;
+
+/// Unanswered bytes per connection beyond which nothing is added; the broker reads one request at a time anyway.
+const UNANSWERED_MAX: usize = 16 << 20;
+
+/// May a partition send now?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// Yes.
+    Now,
+    /// Not before this time, if nothing else happens.
+    At(Duration),
+    /// An event will tell: an ack, metadata, a producer id.
+    OnEvent,
+}
+
+impl Sender {
+    /// Looks at a partition: expires what is too old, and lists it with its leader when something may leave.
+    pub(super) fn consider(&mut self, id: u32) {
+        let now = self.now.monotonic;
+        let Some(at) = self.partitions.get(id as usize) else { return };
+        if at.expires.is_some_and(|expires| expires <= now) || !at.queue.is_empty() || at.opened.is_some() {
+            self.expire(id);
+        }
+        let peek = self.drain.peek(id);
+        let partition = &mut self.partitions[id as usize];
+        if !peek.any {
+            partition.opened = None;
+        } else if partition.opened.is_none() {
+            partition.opened = Some(now);
+            if !partition.active {
+                partition.active = true;
+                self.active.push(id);
+            }
+        }
+        if self.partitions[id as usize].unacked == 0 && self.partitions[id as usize].sequences.spoiled() {
+            self.take_new_epoch(id);
+        }
+        match self.verdict(id, peek.any, peek.bytes, peek.complete) {
+            Verdict::Now => self.list(id),
+            Verdict::At(at) => self.arm_partition(id, at),
+            Verdict::OnEvent => {}
+        }
+        self.arm_expiry(id);
+    }
+
+    fn arm_partition(&mut self, id: u32, at: Duration) {
+        self.partitions[id as usize].armed.at(&mut self.timers, at, Timer::Partition(id));
+    }
+
+    /// A look when the oldest of its records reaches its delivery timeout.
+    fn arm_expiry(&mut self, id: u32) {
+        let partition = &self.partitions[id as usize];
+        let timeout = self.config.delivery_timeout;
+        let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.opened).min();
+        let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires).min();
+        if let Some(at) = earliest {
+            self.arm_partition(id, at);
+        }
+    }
+
+    /// Every partition with something in its ring or queue.
+    pub(super) fn consider_active(&mut self) {
+        let mut active = std::mem::take(&mut self.active);
+        active.retain(|id| {
+            let keep = {
+                let partition = &self.partitions[*id as usize];
+                partition.opened.is_some() || !partition.queue.is_empty() || partition.unacked > 0
+            };
+            self.partitions[*id as usize].active = keep;
+            keep
+        });
+        for id in &active {
+            self.consider(*id);
+        }
+        // Looking may have added some.
+        active.append(&mut self.active);
+        self.active = active;
+    }
+
+    fn verdict(&self, id: u32, any: bool, bytes: u64, complete: bool) -> Verdict {
+        let now = self.now.monotonic;
+        let partition = &self.partitions[id as usize];
+        let identity_ready = self.identity.ready() || partition.sequences.producer().is_some();
+        if partition.queue.is_empty() && !any {
+            return Verdict::OnEvent;
+        }
+        let window = partition.window(self.config.max_in_flight as u32, self.config.idempotence);
+        if partition.unacked >= window || !identity_ready || partition.sequences.spoiled() {
+            return Verdict::OnEvent;
+        }
+        if partition.leader < 0 {
+            return Verdict::OnEvent;
+        }
+        // It changes its connection only when nothing is in flight on the old one.
+        let lane = self.nodes.get(&partition.leader).and_then(|node| node.lane);
+        if partition.unacked > 0 && partition.lane != lane {
+            return Verdict::OnEvent;
+        }
+        if now < partition.retry_at {
+            return Verdict::At(partition.retry_at);
+        }
+        if !partition.queue.is_empty() {
+            return Verdict::Now;
+        }
+        let enough = if partition.unacked > 0 { GROW_TO.max(self.config.batch_size) } else { self.config.batch_size };
+        let enough = u64::from(enough.min(partition.ring.limit.load(Ordering::Relaxed) / 2));
+        let due = partition.opened.unwrap_or(now) + self.config.linger;
+        let at_once = complete
+            || bytes >= enough
+            || now >= due
+            || partition.flush_to > self.drain.head_position(id)
+            || self.closing.is_some()
+            || self.shared.accumulator.under_pressure();
+        if at_once { Verdict::Now } else { Verdict::At(due) }
+    }
+
+    /// Puts the partition into its leader's list.
+    pub(super) fn list(&mut self, id: u32) {
+        let partition = &mut self.partitions[id as usize];
+        let leader = partition.leader;
+        let Some(node) = self.nodes.get_mut(&leader) else {
+            return self.want_metadata();
+        };
+        if !partition.listed {
+            partition.listed = true;
+            node.ready.push_back(id);
+        }
+        self.list_node(leader);
+    }
+
+    /// A node has partitions to be served, or can serve them now.
+    pub(super) fn list_node(&mut self, id: i32) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        if node.ready.is_empty() {
+            return;
+        }
+        match node.lane.and_then(|lane| self.connections.get(&lane)) {
+            None => self.step_node(id),
+            Some(connection) if connection.state == State::Ready => {
+                if !self.waiting_nodes.contains(&id) {
+                    self.waiting_nodes.push(id);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Packs what the waiting nodes have into one request each.
+    pub(super) fn pack(&mut self) {
+        let now = self.now.monotonic;
+        while let Some(id) = self.waiting_nodes.pop() {
+            let Some(node) = self.nodes.get(&id) else { continue };
+            let Some(lane) = node.lane else { continue };
+            let Some(connection) = self.connections.get(&lane) else { continue };
+            if connection.can_send(now) && connection.unanswered_bytes < UNANSWERED_MAX {
+                self.pack_request(id, lane);
+            }
+            // Else it is listed again when its transmit was sent, answered, or its throttle is over.
+        }
+    }
+
+    fn pack_request(&mut self, node: i32, lane: ConnectionId) {
+        let mut batches = self.spare_batches.pop().unwrap_or_default();
+        let mut bytes = 0u64;
+        let mut left = self.nodes.get(&node).map_or(0, |node| node.ready.len());
+        while left > 0 {
+            left -= 1;
+            let Some(id) = self.nodes.get_mut(&node).and_then(|node| node.ready.pop_front()) else { break };
+            let partition = &mut self.partitions[id as usize];
+            partition.listed = false;
+            if partition.leader != node {
+                self.consider(id);
+                continue;
+            }
+            let peek = self.drain.peek(id);
+            if self.verdict(id, peek.any, peek.bytes, peek.complete) != Verdict::Now {
+                self.consider(id);
+                continue;
+            }
+            let partition = &self.partitions[id as usize];
+            let expected = partition.queue.front().map_or(peek.bytes, |batch| u64::from(batch.bytes));
+            if !batches.is_empty() && bytes + expected > u64::from(self.config.max_request_size) {
+                // It opens the next request.
+                self.partitions[id as usize].listed = true;
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.ready.push_front(id);
+                }
+                break;
+            }
+            let Some(batch) = self.next_batch(id) else {
+                // A writer is between its claim and its commit; the commit lists the partition again.
+                let later = self.now.monotonic + Duration::from_millis(1);
+                self.arm_partition(id, later);
+                continue;
+            };
+            bytes += u64::from(batch.bytes) + u64::from(BATCH_HEADER);
+            batches.push(Some(batch));
+        }
+        if batches.is_empty() {
+            self.spare_batches.push(batches);
+            return;
+        }
+        // The request names each topic once.
+        batches.sort_unstable_by_key(|batch| {
+            batch.as_ref().map(|batch| (self.partitions[batch.partition as usize].topic, batch.partition))
+        });
+        self.write_request(lane, batches);
+    }
+
+    /// The partition's next batch, stamped: one to be sent again, or a new one out of the ring.
+    fn next_batch(&mut self, id: u32) -> Option<Batch> {
+        let partition = &mut self.partitions[id as usize];
+        let mut batch = match partition.walk_back {
+            Some(walk) if walk.at < partition.queue.len() => partition.queue.remove(walk.at)?,
+            _ => match partition.queue.pop_front() {
+                Some(batch) => batch,
+                None => self.drain_ring(id, Leave::Now)?,
+            },
+        };
+        let partition = &mut self.partitions[id as usize];
+        if batch.stamp.is_none() && self.config.idempotence {
+            let current = match self.identity {
+                Identity::Known(producer, epoch) => (producer, epoch),
+                // The partition stamps under an id it had before; `verdict` has made sure.
+                _ => (partition.sequences.producer()?, super::idempotence::ProducerEpoch(0)),
+            };
+            batch.stamp = Some(partition.sequences.stamp(current, batch.count));
+            batch.crc = None;
+        }
+        Some(batch)
+    }
+
+    /// Takes the next chain out of the ring as a batch without a stamp.
+    pub(super) fn drain_ring(&mut self, id: u32, leave: Leave) -> Option<Batch> {
+        let mut chain = self.drain.drain(id, leave)?;
+        let mut parts = self.spare_parts.pop().unwrap_or_default();
+        for segment in chain.segments.drain(..) {
+            if segment.count == 0 {
+                segment.completion.put_unused();
+                self.shared.accumulator.release(segment.index);
+                continue;
+            }
+            parts.push(Part {
+                run: Run {
+                    segment: segment.index,
+                    offset: segment.offset,
+                    len: segment.len,
+                    first: 0,
+                    count: segment.count,
+                    tagged: segment.tagged,
+                },
+                completion: Some(segment.completion),
+                deliveries: segment.deliveries,
+            });
+        }
+        let now = self.now.monotonic;
+        let partition = &mut self.partitions[id as usize];
+        let opened = partition.opened.unwrap_or(now);
+        let number = partition.next_number;
+        partition.next_number += 1;
+        let batch = Batch {
+            partition: id,
+            number,
+            parts,
+            count: chain.count,
+            bytes: chain.bytes,
+            base_timestamp: chain.base_timestamp,
+            max_timestamp: chain.max_timestamp,
+            position: chain.first_position,
+            topic_id: Default::default(),
+            opened,
+            stamp: None,
+            crc: None,
+            attempts: 0,
+            possibly_written: false,
+            told: false,
+            last_error: None,
+        };
+        self.drain.recycle(chain);
+        // What is left in the ring came later; its linger starts when it is seen.
+        self.partitions[id as usize].opened = None;
+        Some(batch)
+    }
+
+    fn header(&self, batch: &Batch) -> BatchHeader {
+        BatchHeader {
+            attributes: 0,
+            last_offset_delta: batch.count as i32 - 1,
+            base_timestamp: batch.base_timestamp,
+            max_timestamp: batch.max_timestamp,
+            producer_id: batch.stamp.map_or(-1, |stamp| stamp.producer.0),
+            producer_epoch: batch.stamp.map_or(-1, |stamp| stamp.epoch.0),
+            base_sequence: batch.stamp.map_or(-1, |stamp| stamp.sequence.0),
+            count: batch.count as i32,
+        }
+    }
+
+    /// Writes the request's head around the batches' bytes, which stay where they are.
+    fn write_request(&mut self, lane: ConnectionId, mut batches: Vec<Option<Batch>>) {
+        let mut transmit = self.spare_transmits.pop().unwrap_or_default();
+        let Some(connection) = self.connections.get_mut(&lane) else { return };
+        let (version, correlation) = (connection.versions.produce, connection.correlate());
+        transmit.connection = lane;
+        let timeout = i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX);
+        let topic_of =
+            |batch: &Option<Batch>| batch.as_ref().map(|batch| self.partitions[batch.partition as usize].topic);
+        let topics = batches.chunk_by(|a, b| topic_of(a) == topic_of(b)).count();
+        let Transmit { head, pieces, .. } = &mut transmit;
+        let writer =
+            ProduceWriter::begin(head, version, correlation, &self.config.client_id, self.acks(), timeout, topics);
+        let (mut written, mut arena_bytes) = (0, 0);
+        let mut from = 0;
+        while from < batches.len() {
+            let topic = topic_of(&batches[from]);
+            let count = batches[from..].iter().take_while(|batch| topic_of(batch) == topic).count();
+            let name = topic.map(|at| self.topics[at as usize].shared.name.clone()).unwrap_or_else(|| "".into());
+            let id = self.cluster.topics.get(&name).map(|topic| topic.id).unwrap_or_default();
+            writer.topic(head, &name, &id, count);
+            for batch in batches[from..from + count].iter_mut().flatten() {
+                batch.topic_id = id;
+                let header = self.header(batch);
+                let accumulator = &self.shared.accumulator;
+                let ranges = batch.parts.iter().map(|part| accumulator.bytes(part.run.offset, part.run.len as usize));
+                let crc = *batch.crc.get_or_insert_with(|| header.crc(ranges));
+                let index = self.partitions[batch.partition as usize].ring.place.partition;
+                writer.partition(head, index, record_batch::LEN + batch.bytes as usize);
+                let mut bytes = [0; record_batch::LEN];
+                header.put(&mut bytes, batch.bytes, crc);
+                head.extend_from_slice(&bytes);
+                pieces.push(Piece::Head { start: written as u32, len: (head.len() - written) as u32 });
+                written = head.len();
+                for part in &batch.parts {
+                    pieces.push(Piece::Arena { offset: part.run.offset, len: part.run.len });
+                    arena_bytes += part.run.len as usize;
+                }
+                writer.end_partition(head);
+            }
+            writer.end_topic(head);
+            from += count;
+        }
+        writer.end(head);
+        pieces.push(Piece::Head { start: written as u32, len: (head.len() - written) as u32 });
+        writer.patch_size(head, arena_bytes);
+        let bytes = head.len() + arena_bytes;
+        for batch in batches.iter_mut().flatten() {
+            batch.attempts += 1;
+            self.book_in_flight(batch, lane);
+        }
+        if let Some(connection) = self.connections.get_mut(&lane) {
+            let asked = Asked::Produce { version, batches };
+            connection.asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes });
+            let deadline = connection.head_since + self.config.request_timeout;
+            connection.armed.at(&mut self.timers, deadline, Timer::Connection(lane));
+        }
+        self.transmits.push_back(transmit);
+    }
+
+    fn book_in_flight(&mut self, batch: &Batch, lane: ConnectionId) {
+        let id = batch.partition;
+        let partition = &mut self.partitions[id as usize];
+        partition.unacked += 1;
+        partition.unacked_positions.push(batch.position);
+        partition.lane = Some(lane);
+        // From now on the open batch grows.
+        partition.ring.busy.store(true, Ordering::Relaxed);
+        partition.ring.leave_at.store(GROW_TO.max(self.config.batch_size), Ordering::Relaxed);
+        let expires = batch.opened + self.config.delivery_timeout;
+        partition.expires = Some(partition.expires.map_or(expires, |at| at.min(expires)));
+        self.consider(id);
+    }
+
+    /// An answer or a loss: the batch is no longer in flight.
+    pub(super) fn book_out(&mut self, batch: &Batch) {
+        let partition = &mut self.partitions[batch.partition as usize];
+        partition.unacked = partition.unacked.saturating_sub(1);
+        if let Some(at) = partition.unacked_positions.iter().position(|position| *position == batch.position) {
+            partition.unacked_positions.swap_remove(at);
+        }
+        if partition.unacked == 0 {
+            partition.lane = None;
+            partition.expires = None;
+            if partition.queue.is_empty() {
+                partition.ring.busy.store(false, Ordering::Relaxed);
+                partition.ring.leave_at.store(self.config.batch_size, Ordering::Relaxed);
+            }
+        }
+        self.settled = true;
+    }
+}

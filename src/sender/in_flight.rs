@@ -1,0 +1,179 @@
+//! A batch on its way, and what the sender knows of each partition: its window, its queue of retries, its sequences.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::idempotence::{Sequences, Stamp};
+use super::timers::Armed;
+use super::transmit::ConnectionId;
+use crate::accumulator::Partition;
+use crate::completion::CompletionRef;
+use crate::error::BrokerError;
+use crate::metadata::TopicId;
+
+/// A run of records of one segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The segment, to be given back.
+    pub segment: u32,
+    /// Where the records lie in the arena.
+    pub offset: usize,
+    /// How long they are.
+    pub len: u32,
+    /// Index in the segment of the first record.
+    pub first: u32,
+    /// How many records.
+    pub count: u32,
+    /// The segment's records have listener entries.
+    pub tagged: bool,
+}
+
+/// A run of records and who waits for them.
+#[derive(Debug)]
+pub struct Part {
+    /// The records.
+    pub run: Run,
+    /// Where their results go. `None`: the segment was split, and all its parts' results go to one place, by segment.
+    pub completion: Option<CompletionRef>,
+    /// How many Deliveries the segment's completion has.
+    pub deliveries: u32,
+}
+
+/// A sealed batch: its records where the writers put them, its header's fields, and what has happened to it.
+#[derive(Debug)]
+pub struct Batch {
+    /// Index of its partition in the sender.
+    pub partition: u32,
+    /// Its place among the partition's batches; parts of a split keep the number of what was split.
+    pub number: u64,
+    /// Its records, in order.
+    pub parts: Vec<Part>,
+    /// How many records.
+    pub count: u32,
+    /// Length of the records, without the batch header.
+    pub bytes: u32,
+    /// Milliseconds since the Unix epoch.
+    pub base_timestamp: i64,
+    /// The highest of its records' timestamps.
+    pub max_timestamp: i64,
+    /// Ring position of its first segment, for flush.
+    pub position: u64,
+    /// Id of the topic that it was last sent to.
+    pub topic_id: TopicId,
+    /// When its first record was seen.
+    pub opened: Duration,
+    /// Producer id, epoch and sequence; `None` before the first drain and without idempotence.
+    pub stamp: Option<Stamp>,
+    /// CRC-32C of the header under `stamp` and the records, once computed.
+    pub crc: Option<u32>,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// A copy of it may be in the log: sent in full and never refused for certain since.
+    pub possibly_written: bool,
+    /// The caller has been told already (delivery timeout); only the bookkeeping is left.
+    pub told: bool,
+    /// What the broker said last.
+    pub last_error: Option<BrokerError>,
+}
+
+/// Walking back from the newest stamped batch after an OUT_OF_ORDER_SEQUENCE_NUMBER for the oldest: a restarted broker
+/// remembers only the last batch, so its refusal of an older one proves nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalkBack {
+    /// Index in the queue of the batch to be tried next.
+    pub at: usize,
+}
+
+/// What the sender knows of a partition.
+#[derive(Debug)]
+pub struct PartitionState {
+    /// What writers see of it.
+    pub ring: Arc<Partition>,
+    /// Index of its topic in the sender.
+    pub topic: u32,
+    /// Node id of the leader; -1: none known.
+    pub leader: i32,
+    /// Epoch of that leader.
+    pub leader_epoch: i32,
+    /// Batches to be sent (again), in order, before anything new is drained.
+    pub queue: VecDeque<Batch>,
+    /// Batches handed to a connection and not answered.
+    pub unacked: u32,
+    /// Their ring positions, for flush.
+    pub unacked_positions: Vec<u64>,
+    /// The connection that they are on: it may change only when there are none.
+    pub lane: Option<ConnectionId>,
+    /// Sequence numbers.
+    pub sequences: Sequences,
+    /// See [`WalkBack`].
+    pub walk_back: Option<WalkBack>,
+    /// Number of the next batch to be drained.
+    pub next_number: u64,
+    /// When the first record that is still in the ring was seen.
+    pub opened: Option<Duration>,
+    /// Failures in a row, for the backoff.
+    pub failures: u32,
+    /// Nothing is sent before this time.
+    pub retry_at: Duration,
+    /// Everything below this ring position is to leave without linger.
+    pub flush_to: u64,
+    /// It stands in its leader's list of partitions to be served.
+    pub listed: bool,
+    /// It stands in the sender's list of partitions with something in the ring.
+    pub active: bool,
+    /// Earliest delivery timeout among its batches in flight.
+    pub expires: Option<Duration>,
+    /// Records that a close gave up.
+    pub left_behind: u64,
+    /// Its timer.
+    pub armed: Armed,
+}
+
+impl PartitionState {
+    /// A partition that nobody leads yet.
+    pub fn new(ring: Arc<Partition>, topic: u32) -> Self {
+        Self {
+            ring,
+            topic,
+            leader: -1,
+            leader_epoch: -1,
+            queue: VecDeque::new(),
+            unacked: 0,
+            unacked_positions: Vec::new(),
+            lane: None,
+            sequences: Sequences::default(),
+            walk_back: None,
+            next_number: 0,
+            opened: None,
+            failures: 0,
+            retry_at: Duration::ZERO,
+            flush_to: 0,
+            listed: false,
+            active: false,
+            expires: None,
+            left_behind: 0,
+            armed: Armed::default(),
+        }
+    }
+
+    /// How many batches may be unacknowledged now: 1 while anything is sent again or before the first ack of this
+    /// producer id on this partition (a broker accepts any first sequence), else `max_in_flight`.
+    pub fn window(&self, max_in_flight: u32, idempotent: bool) -> u32 {
+        if !self.queue.is_empty() || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
+    }
+
+    /// Puts a batch that must be sent again in its place: before the first with an equal or higher number, because
+    /// parts of one split keep its number and leave one at a time.
+    pub fn requeue(&mut self, batch: Batch) {
+        let at = self.queue.iter().position(|queued| queued.number >= batch.number).unwrap_or(self.queue.len());
+        self.queue.insert(at, batch);
+    }
+
+    /// Everything at ring positions below `mark` is out of the ring and has its answer. `head`: the ring's.
+    pub fn is_flushed(&self, mark: u64, head: u64) -> bool {
+        head >= mark
+            && self.queue.iter().all(|batch| batch.position >= mark)
+            && self.unacked_positions.iter().all(|position| *position >= mark)
+    }
+}

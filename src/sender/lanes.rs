@@ -1,0 +1,415 @@
+//! Connections: opened towards brokers, negotiated, watched, and lost.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use super::Sender;
+use super::connection::{Asked, Cause, Connection, Event, Peer, Request, Role, State, Versions};
+use super::endpoint::{Endpoint, Step};
+use super::timers::{Armed, Timer};
+use super::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::error::DeliveryErrorKind;
+use crate::wire::api_versions;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::header::{ApiKey, begin_request, end_request, response_header};
+
+/// A broker that leads partitions of ours.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The connection that its batches take.
+    pub lane: Option<ConnectionId>,
+    /// Partitions to be served, in turn.
+    pub ready: VecDeque<u32>,
+    /// Its timer.
+    pub armed: Armed,
+}
+
+impl Node {
+    /// Not connected.
+    pub fn new(host: &str, port: u16) -> Self {
+        Self { endpoint: Endpoint::new(host, port), lane: None, ready: VecDeque::new(), armed: Armed::default() }
+    }
+}
+
+impl Sender {
+    /// Takes the next step towards a lane to this node, if it has none.
+    pub(super) fn step_node(&mut self, id: i32) {
+        let now = self.now.monotonic;
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.lane.is_some() {
+            return;
+        }
+        match node.endpoint.step(now) {
+            Step::Connect(address) => {
+                let name = format!("{}:{} (broker {id})", node.endpoint.host, node.endpoint.port);
+                let connection = self.connect(Role::Lane, Peer::Node(id), address, name);
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.lane = Some(connection);
+                }
+            }
+            Step::Resolve => {
+                let (host, port) = (node.endpoint.host.clone(), node.endpoint.port);
+                self.actions.push_back(Action::Resolve { host, port });
+            }
+            Step::Resolving => {}
+            Step::Wait(until) => node.armed.at(&mut self.timers, until, Timer::Node(id)),
+        }
+    }
+
+    /// A look-up may have served several nodes.
+    pub(super) fn step_all_nodes(&mut self) {
+        let waiting: Vec<i32> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.lane.is_none() && !node.ready.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.step_node(id);
+        }
+    }
+
+    /// Opens a connection.
+    pub(super) fn connect(
+        &mut self,
+        role: Role,
+        peer: Peer,
+        address: std::net::SocketAddr,
+        name: String,
+    ) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let now = self.now.monotonic;
+        let deadline = now + self.config.connection_setup_timeout;
+        let mut connection = Connection::new(id, role, peer, name, now, deadline);
+        connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
+        self.connections.insert(id, connection);
+        self.actions.push_back(Action::Connect { connection: id, address });
+        id
+    }
+
+    /// TCP is up: ask for the versions first.
+    pub fn handle_connected(&mut self, now: Now, id: ConnectionId) {
+        self.at(now);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.on(Event::Connected) {
+            self.ask_versions(id, api_versions::VERSION_MAX);
+        }
+    }
+
+    fn ask_versions(&mut self, id: ConnectionId, version: i16) {
+        self.ask(id, ApiKey::API_VERSIONS, version, Asked::ApiVersions { version }, |out| {
+            api_versions::encode_request(out, version);
+        });
+    }
+
+    /// Writes a request without batches.
+    pub(super) fn ask(
+        &mut self,
+        id: ConnectionId,
+        api: ApiKey,
+        version: i16,
+        asked: Asked,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut transmit = self.spare_transmits.pop().unwrap_or_default();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let correlation = connection.correlate();
+        transmit.connection = id;
+        let start = begin_request(&mut transmit.head, api, version, correlation, &self.config.client_id);
+        body(&mut transmit.head);
+        end_request(&mut transmit.head, start, 0);
+        let bytes = transmit.head.len();
+        transmit.pieces.push(Piece::Head { start: 0, len: bytes as u32 });
+        connection.asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes });
+        let deadline = connection.head_since + self.config.request_timeout;
+        connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
+        self.transmits.push_back(transmit);
+    }
+
+    /// The kernel has taken all of a transmit and reads none of it any more.
+    pub fn handle_sent(&mut self, now: Now, transmit: Transmit) {
+        self.at(now);
+        let id = transmit.connection;
+        self.recycle(transmit);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.sending = false;
+        if let Some(request) = connection.unanswered.back_mut() {
+            request.sent = true;
+            if self.config.acks == crate::config::Acks::None && matches!(request.asked, Asked::Produce { .. }) {
+                // Nothing will be answered.
+                if let Some(request) = connection.unanswered.pop_back() {
+                    connection.unanswered_bytes -= request.bytes;
+                    self.hold_unacknowledged(id, request);
+                }
+            }
+        }
+        self.read_frames(id);
+        self.list_waiting_node(id);
+    }
+
+    /// A lane can take the next request: its node may have partitions waiting.
+    fn list_waiting_node(&mut self, id: ConnectionId) {
+        if let Some(Connection { peer: Peer::Node(node), role: Role::Lane, .. }) = self.connections.get(&id) {
+            let node = *node;
+            if self.nodes.get(&node).is_some_and(|n| !n.ready.is_empty()) && !self.waiting_nodes.contains(&node) {
+                self.waiting_nodes.push(node);
+            }
+        }
+    }
+
+    pub(super) fn recycle(&mut self, mut transmit: Transmit) {
+        transmit.head.clear();
+        transmit.pieces.clear();
+        if self.spare_transmits.len() < 64 {
+            self.spare_transmits.push(transmit);
+        }
+    }
+
+    /// Bytes came in.
+    pub fn handle_received(&mut self, now: Now, id: ConnectionId, bytes: &[u8]) {
+        self.at(now);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if matches!(connection.state, State::Negotiating | State::Ready) {
+            connection.frames.push(bytes);
+            self.read_frames(id);
+            self.list_waiting_node(id);
+        }
+    }
+
+    /// Reads whole answers, but not before the kernel has let go of their requests: until then the batches' memory
+    /// is not ours to give back.
+    fn read_frames(&mut self, id: ConnectionId) {
+        loop {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            if !matches!(connection.state, State::Negotiating | State::Ready) {
+                return;
+            }
+            if connection.unanswered.front().is_some_and(|request| !request.sent) {
+                return;
+            }
+            let frame = match connection.frames.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => {
+                    let why = format!("its answer is no Kafka response ({error}); is this a Kafka broker's port?");
+                    return self.give_up(id, Cause::Broken, why);
+                }
+            };
+            if let Err(why) = self.read_answer(id, &frame) {
+                self.give_up(id, Cause::Broken, why);
+            }
+        }
+    }
+
+    fn read_answer(&mut self, id: ConnectionId, frame: &[u8]) -> Result<(), String> {
+        let now = self.now.monotonic;
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let Some(correlation) = frame.first_chunk::<4>().map(|bytes| i32::from_be_bytes(*bytes)) else {
+            return Err("its answer is too short".into());
+        };
+        let request = connection.answered(now, correlation)?;
+        if !connection.unanswered.is_empty() {
+            let deadline = connection.head_since + self.config.request_timeout;
+            connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
+        }
+        let words = |error| format!("its answer cannot be read: {error}");
+        match request.asked {
+            Asked::ApiVersions { version } => {
+                let (_, body) = response_header(frame, ApiKey::API_VERSIONS, version).map_err(words)?;
+                self.read_versions(id, version, body)
+            }
+            Asked::Metadata { version } => {
+                let (_, body) = response_header(frame, ApiKey::METADATA, version).map_err(words)?;
+                self.read_metadata(id, version, body)
+            }
+            Asked::InitProducerId { version } => {
+                let (_, body) = response_header(frame, ApiKey::INIT_PRODUCER_ID, version).map_err(words)?;
+                self.read_producer_id(id, version, body)
+            }
+            Asked::Produce { version, batches } => self.read_produce(id, version, batches, frame),
+        }
+    }
+
+    fn read_versions(&mut self, id: ConnectionId, asked: i16, body: &[u8]) -> Result<(), String> {
+        let response = api_versions::decode_response(body, asked).map_err(|error| {
+            format!("its answer to ApiVersions cannot be read ({error}); is this a Kafka broker's port?")
+        })?;
+        if response.error == ErrorCode::UNSUPPORTED_VERSION && asked > 0 {
+            let theirs = response.common_max(ApiKey::API_VERSIONS.0, 0, asked - 1).unwrap_or(0);
+            self.ask_versions(id, theirs);
+            return Ok(());
+        }
+        if response.error != ErrorCode::NONE {
+            return Err(format!("it answers ApiVersions with {}", response.error));
+        }
+        let versions = Versions::negotiate(&response.apis)?;
+        self.throttle(id, response.throttle_ms);
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        connection.versions = versions;
+        if !connection.on(Event::Versions) {
+            return Ok(());
+        }
+        let (peer, role) = (connection.peer, connection.role);
+        if let Some(endpoint) = self.endpoint(peer) {
+            endpoint.succeeded();
+        }
+        self.shared.set_trouble(None);
+        let idle = self.now.monotonic.saturating_add(self.config.connections_max_idle);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.armed.at(&mut self.timers, idle, Timer::Connection(id));
+        }
+        match (role, peer) {
+            (Role::Lane, Peer::Node(node)) => self.list_node(node),
+            _ => self.step_control(),
+        }
+        Ok(())
+    }
+
+    /// The broker asks us to send nothing on this connection for so long (KIP-219).
+    pub(super) fn throttle(&mut self, id: ConnectionId, throttle_ms: i32) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let until = self.now.monotonic + Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0));
+        if throttle_ms > 0 && until > connection.throttled_until {
+            connection.throttled_until = until;
+            connection.armed.at(&mut self.timers, until, Timer::Connection(id));
+        }
+    }
+
+    pub(super) fn endpoint(&mut self, peer: Peer) -> Option<&mut Endpoint> {
+        match peer {
+            Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
+            Peer::Node(id) => self.nodes.get_mut(&id).map(|node| &mut node.endpoint),
+        }
+    }
+
+    /// A connection's timer fired: which of its deadlines is it, if any?
+    pub(super) fn check_connection(&mut self, id: ConnectionId) {
+        let now = self.now.monotonic;
+        let (setup, request, idle) =
+            (self.config.connection_setup_timeout, self.config.request_timeout, self.config.connections_max_idle);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.armed.fired(now);
+        let mut next = None;
+        match connection.state {
+            State::Connecting | State::Negotiating if now >= connection.setup_deadline => {
+                let what = if connection.state == State::Connecting {
+                    "no TCP connection"
+                } else {
+                    "no answer to ApiVersions"
+                };
+                let why = format!("{what} within {} ms; is this a Kafka broker's port?", setup.as_millis());
+                return self.give_up(id, Cause::Broken, why);
+            }
+            State::Connecting | State::Negotiating => next = Some(connection.setup_deadline),
+            State::Ready => {
+                // Throttle time does not count.
+                let since = connection.head_since.max(connection.throttled_until.min(now));
+                if connection.unanswered.is_empty() {
+                    if now >= connection.last_used.saturating_add(idle) {
+                        return self.give_up(id, Cause::Idle, "idle for connections.max.idle.ms".into());
+                    }
+                    next = Some(connection.last_used.saturating_add(idle));
+                } else if now >= since + request {
+                    let why = format!("no answer within request.timeout.ms ({} ms)", request.as_millis());
+                    return self.give_up(id, Cause::RequestTimeout, why);
+                } else {
+                    next = Some(since + request);
+                }
+                if connection.throttled_until > now {
+                    next = Some(connection.throttled_until);
+                }
+            }
+            State::Closing | State::Closed => {}
+        }
+        if let Some(next) = next {
+            connection.armed.at(&mut self.timers, next, Timer::Connection(id));
+        }
+        self.list_waiting_node(id);
+        self.step_control();
+    }
+
+    /// Closes a connection of ours, for a reason.
+    pub(super) fn give_up(&mut self, id: ConnectionId, cause: Cause, why: String) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.on(Event::Close) {
+            tracing::debug!(connection = %connection.name, why, "closing a connection");
+            connection.closed_because = Some((cause, why));
+            self.actions.push_back(Action::Close { connection: id });
+        }
+    }
+
+    /// The connection is gone and the kernel holds nothing of it: what was unanswered is sent again elsewhere.
+    pub fn handle_closed(&mut self, now: Now, id: ConnectionId, reason: &io::Error, unsent: Vec<Transmit>) {
+        self.at(now);
+        let mut cut_off = !unsent.is_empty();
+        for transmit in unsent {
+            self.recycle(transmit);
+        }
+        // Not yet taken by the driver.
+        self.transmits.retain(|transmit| {
+            cut_off |= transmit.connection == id;
+            transmit.connection != id
+        });
+        let Some(mut connection) = self.connections.remove(&id) else { return };
+        let established = connection.state == State::Ready;
+        let ours = connection.closed_because.take();
+        let cause = ours.as_ref().map(|(cause, _)| *cause);
+        let (timed_out, idle) = (cause == Some(Cause::RequestTimeout), cause == Some(Cause::Idle));
+        let negotiating = connection.state == State::Negotiating;
+        connection.on(Event::Closed);
+        let why = ours.map(|(_, why)| why).unwrap_or_else(|| {
+            if negotiating {
+                format!("{reason} while versions were negotiated; is this a Kafka broker's port without TLS?")
+            } else {
+                reason.to_string()
+            }
+        });
+        let name = connection.name.clone();
+        let backoff = self.reconnect_backoff();
+        let (peer, role) = (connection.peer, connection.role);
+        match (role, peer) {
+            (Role::Lane, Peer::Node(node)) => {
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.lane = None;
+                }
+            }
+            _ => self.control.lost(id),
+        }
+        if !idle {
+            tracing::debug!(connection = %name, why, "lost a connection");
+            let trouble = format!("{name}: {why}");
+            let endpoint = match peer {
+                Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
+                Peer::Node(id) => self.nodes.get_mut(&id).map(|node| &mut node.endpoint),
+            };
+            if let Some(endpoint) = endpoint {
+                endpoint.failed(now.monotonic, why, established, backoff, &mut self.random);
+            }
+            self.shared.set_trouble(Some(trouble));
+        }
+        self.lose_unacknowledged(id);
+        let kind = if timed_out { DeliveryErrorKind::RequestTimedOut } else { DeliveryErrorKind::Disconnected };
+        for request in connection.unanswered.drain(..) {
+            match request.asked {
+                // A frame that was cut off is not written.
+                Asked::Produce { batches, .. } => self.lose_batches(batches, request.sent || !cut_off, kind),
+                Asked::InitProducerId { .. } => self.lose_identity_request(),
+                Asked::Metadata { .. } | Asked::ApiVersions { .. } => {}
+            }
+        }
+        if !idle {
+            self.want_metadata();
+        }
+        if let (Role::Lane, Peer::Node(node)) = (role, peer)
+            && self.nodes.get(&node).is_some_and(|node| !node.ready.is_empty())
+        {
+            self.step_node(node);
+        }
+        self.step_control();
+        self.step_closing();
+    }
+}

@@ -1,0 +1,134 @@
+//! From the sender to the thread that runs listeners and callbacks. Bounded and without allocation; what does not fit
+//! waits on the sender's side. The segments that a report names stay taken until it was read: a slow listener uses up
+//! `buffer.memory` and stops acceptance, never sending.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::sync::{Parker, Unparker};
+
+use super::in_flight::Run;
+use super::shared::Ticket;
+use crate::completion::Outcome;
+use crate::record::Place;
+
+/// How many reports lie between the two threads before the sender keeps them back.
+const CAPACITY: usize = 1024;
+
+/// What the callback thread is told, in order.
+#[derive(Debug)]
+pub enum Report {
+    /// These records have their result.
+    Records {
+        /// Their topic and partition.
+        place: Arc<Place>,
+        /// Where they are.
+        run: Run,
+        /// Their result.
+        outcome: Outcome,
+    },
+    /// Nobody needs this segment any more: give it back.
+    Release(u32),
+    /// A flush or close is done once everything before it was told.
+    Done(Arc<Ticket>),
+    /// Nothing follows.
+    End,
+}
+
+/// The queue between the two threads.
+pub struct Outbox {
+    queue: ArrayQueue<Report>,
+    unparker: Unparker,
+    kept_back: AtomicBool,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("len", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    /// The queue, and what the callback thread sleeps on.
+    pub fn new() -> (Arc<Self>, Parker) {
+        let parker = Parker::new();
+        let unparker = parker.unparker().clone();
+        let outbox = Self { queue: ArrayQueue::new(CAPACITY), unparker, kept_back: AtomicBool::new(false) };
+        (Arc::new(outbox), parker)
+    }
+
+    /// Callback thread: the next report, sleeping until there is one. `refill` rings the sender, which has more.
+    pub fn take(&self, parker: &Parker, refill: impl Fn()) -> Report {
+        loop {
+            if let Some(report) = self.queue.pop() {
+                return report;
+            }
+            if self.kept_back.swap(false, Ordering::AcqRel) {
+                refill();
+            }
+            parker.park();
+        }
+    }
+}
+
+/// The sender's end.
+#[derive(Debug, Default)]
+pub struct OutboxTail {
+    backlog: VecDeque<Report>,
+}
+
+impl OutboxTail {
+    /// Sends a report, in order.
+    pub fn push(&mut self, outbox: &Outbox, report: Report) {
+        self.backlog.push_back(report);
+        self.refill(outbox);
+    }
+
+    /// Hands over what was kept back, as far as there is room.
+    pub fn refill(&mut self, outbox: &Outbox) {
+        if self.backlog.is_empty() {
+            return;
+        }
+        while let Some(report) = self.backlog.pop_front() {
+            if let Err(report) = outbox.queue.push(report) {
+                self.backlog.push_front(report);
+                // Before the wake-up: whoever empties the queue after it sees the flag.
+                outbox.kept_back.store(true, Ordering::Release);
+                break;
+            }
+        }
+        outbox.unparker.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_arrives_in_order_however_slow_the_reader() {
+        let (outbox, parker) = Outbox::new();
+        let mut tail = OutboxTail::default();
+        let tickets: Vec<_> = (0..3 * CAPACITY).map(|_| Arc::new(Ticket::default())).collect();
+        for ticket in &tickets {
+            tail.push(&outbox, Report::Done(ticket.clone()));
+        }
+        tail.push(&outbox, Report::End);
+        let rung = AtomicBool::new(false);
+        for ticket in &tickets {
+            let report = loop {
+                // One thread plays both: the refill is what the sender does when it was rung.
+                if let Some(report) = outbox.queue.pop() {
+                    break report;
+                }
+                assert!(outbox.kept_back.swap(false, Ordering::AcqRel), "nothing lies here and nothing is kept back");
+                tail.refill(&outbox);
+            };
+            let Report::Done(got) = report else { panic!("out of order") };
+            assert!(Arc::ptr_eq(&got, ticket));
+        }
+        assert!(matches!(outbox.take(&parker, || rung.store(true, Ordering::Relaxed)), Report::End));
+    }
+}

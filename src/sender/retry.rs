@@ -1,0 +1,217 @@
+//! After an answer or a loss: done, again, in parts, or given up. Order within a partition is kept throughout: what is
+//! sent again stands in the queue by number, and leaves one batch at a time with nothing else in flight.
+
+use std::time::Duration;
+
+use super::Sender;
+use super::in_flight::{Batch, WalkBack};
+use super::outbox::Report;
+use crate::completion::Outcome;
+use crate::error::{DeliveryError, DeliveryErrorKind, Failure, Written};
+use crate::wire::error_code::ErrorCode;
+
+impl Sender {
+    /// The batch is in the log: its records get their offsets, its memory goes back.
+    pub(super) fn delivered(&mut self, batch: Batch, outcome: Outcome) {
+        let partition = &mut self.partitions[batch.partition as usize];
+        partition.failures = 0;
+        partition.retry_at = Duration::ZERO;
+        if let Some(stamp) = batch.stamp {
+            partition.sequences.ack(stamp);
+        }
+        if let Some(walk) = partition.walk_back.take() {
+            // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
+            let before: Vec<Batch> = partition.queue.drain(..walk.at.min(partition.queue.len())).collect();
+            for batch in before {
+                self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+            }
+        }
+        self.resolve(batch, &outcome);
+    }
+
+    /// Ends a batch that neither the kernel nor a broker has any more: tells whoever waits, gives the memory back.
+    pub(super) fn resolve(&mut self, mut batch: Batch, outcome: &Outcome) {
+        self.tell(&mut batch, outcome);
+        for part in batch.parts.drain(..) {
+            let segment = part.run.segment;
+            if !self.leave_split(segment) {
+                continue;
+            }
+            match self.shared.outbox.get() {
+                // After its entries were read.
+                Some(outbox) if part.run.tagged => self.outbox.push(outbox, Report::Release(segment)),
+                _ => self.shared.accumulator.release(segment),
+            }
+        }
+        if self.spare_parts.len() < 256 {
+            self.spare_parts.push(batch.parts);
+        }
+        self.settled = true;
+    }
+
+    /// Tells whoever waits for the batch's records, once.
+    pub(super) fn tell(&mut self, batch: &mut Batch, outcome: &Outcome) {
+        if std::mem::replace(&mut batch.told, true) {
+            return;
+        }
+        let place = self.partitions[batch.partition as usize].ring.place.clone();
+        let mut before = 0;
+        for part in &mut batch.parts {
+            let outcome = match outcome {
+                Outcome::Delivered { base_offset, log_append_time } => Outcome::Delivered {
+                    base_offset: base_offset.map(|base| base.saturating_add(before)),
+                    log_append_time: *log_append_time,
+                },
+                failed => failed.clone(),
+            };
+            before += i64::from(part.run.count);
+            if part.run.tagged
+                && let Some(outbox) = self.shared.outbox.get()
+            {
+                let report = Report::Records { place: place.clone(), run: part.run, outcome: outcome.clone() };
+                self.outbox.push(outbox, report);
+            }
+            match part.completion.take() {
+                Some(completion) => completion.complete(part.deliveries, &place, outcome),
+                None => self.tell_split(part.run, &place, &outcome),
+            }
+        }
+    }
+
+    /// Sends the batch again, unless its time or its retries are over. It is out of flight already.
+    pub(super) fn retry(&mut self, batch: Batch, kind: DeliveryErrorKind) {
+        let now = self.now.monotonic;
+        if batch.told {
+            return self.drop_told(batch);
+        }
+        if now >= batch.opened + self.config.delivery_timeout {
+            return self.fail(batch, DeliveryErrorKind::Expired);
+        }
+        if batch.attempts > self.config.retries {
+            return self.fail(batch, kind);
+        }
+        let id = batch.partition;
+        self.back_off(id);
+        let partition = &mut self.partitions[id as usize];
+        match partition.walk_back {
+            // Back to where it was taken from: it is tried again there.
+            Some(walk) if walk.at <= partition.queue.len() => partition.queue.insert(walk.at, batch),
+            _ => partition.requeue(batch),
+        }
+    }
+
+    fn back_off(&mut self, id: u32) {
+        let (backoff, random) = (self.retry_backoff(), self.random.next());
+        let partition = &mut self.partitions[id as usize];
+        // Several batches that were in flight together fail together: that is one failure.
+        if self.now.monotonic >= partition.retry_at {
+            partition.failures = partition.failures.saturating_add(1);
+            partition.retry_at = self.now.monotonic + backoff.after(partition.failures, random);
+        }
+    }
+
+    /// An expired batch that was in flight has come back undelivered: only its sequence numbers are left to care for.
+    pub(super) fn drop_told(&mut self, batch: Batch) {
+        if batch.stamp.is_some() {
+            self.partitions[batch.partition as usize].sequences.spoil();
+        }
+        self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+    }
+
+    /// Gives a batch up that is not in flight.
+    pub(super) fn fail(&mut self, batch: Batch, kind: DeliveryErrorKind) {
+        if batch.told {
+            return self.drop_told(batch);
+        }
+        let partition = &mut self.partitions[batch.partition as usize];
+        if batch.stamp.is_some() {
+            // Its numbers will never be used: what follows needs new ones.
+            partition.sequences.spoil();
+        }
+        partition.walk_back = None;
+        let error = self.error(&batch, kind);
+        self.resolve(batch, &Outcome::Failed(error));
+    }
+
+    pub(super) fn error(&self, batch: &Batch, kind: DeliveryErrorKind) -> DeliveryError {
+        let failure = Failure {
+            kind,
+            written: if batch.possibly_written { Written::Possibly } else { Written::No },
+            waited: self.now.monotonic.saturating_sub(batch.opened),
+            attempts: batch.attempts,
+            broker: batch.last_error.clone(),
+        };
+        DeliveryError::new(&self.partitions[batch.partition as usize].ring.place, failure)
+    }
+
+    /// The connection was lost, or its answer was no answer. `whole`: the kernel had taken all of the request, so the
+    /// batches may be in the log.
+    pub(super) fn lose_batches(&mut self, mut batches: Vec<Option<Batch>>, whole: bool, kind: DeliveryErrorKind) {
+        for mut batch in batches.drain(..).flatten() {
+            self.book_out(&batch);
+            batch.possibly_written |= whole;
+            let id = batch.partition;
+            if self.config.acks == crate::config::Acks::None && whole {
+                self.fail(batch, kind);
+            } else {
+                self.retry(batch, kind);
+            }
+            self.consider(id);
+        }
+        if self.spare_batches.len() < 64 {
+            self.spare_batches.push(batches);
+        }
+    }
+
+    /// OUT_OF_ORDER_SEQUENCE_NUMBER. With something before it unresolved that is no news. Alone and first, it means a
+    /// gap, or a broker that restarted and remembers only the last batch.
+    pub(super) fn out_of_sequence(&mut self, mut batch: Batch) {
+        let partition = &mut self.partitions[batch.partition as usize];
+        if let Some(walk) = partition.walk_back {
+            // Not this one either: this copy is not in the log, as far as this broker remembers.
+            batch.possibly_written = false;
+            let at = walk.at.min(partition.queue.len());
+            partition.queue.insert(at, batch);
+            let earlier = partition.queue.iter().take(at).rposition(|batch| batch.possibly_written);
+            partition.walk_back = earlier.map(|at| WalkBack { at });
+            if earlier.is_none() {
+                partition.sequences.spoil();
+            }
+            return;
+        }
+        let alone = partition.unacked == 0;
+        let first = partition.queue.front().is_none_or(|queued| queued.number >= batch.number);
+        if !(alone && first) || batch.told {
+            return self.retry(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        }
+        let newest = partition.queue.iter().rposition(|queued| queued.stamp.is_some() && queued.possibly_written);
+        match newest {
+            // The newest that may be stored decides for all before it; its place counts this batch as well.
+            Some(at) => partition.walk_back = Some(WalkBack { at: at + 1 }),
+            None => {
+                batch.possibly_written = false;
+                partition.sequences.spoil();
+            }
+        }
+        partition.requeue(batch);
+    }
+
+    /// Nothing stamped is in flight any more, and numbers were lost: what waits is stamped again under a new epoch,
+    /// after it is clear which of it is stored.
+    pub(super) fn take_new_epoch(&mut self, id: u32) {
+        let partition = &mut self.partitions[id as usize];
+        if partition.walk_back.is_some() {
+            return;
+        }
+        if !partition.sequences.bump() {
+            partition.sequences.renew();
+            if !matches!(self.identity, super::Identity::Wanted { .. } | super::Identity::Asked { .. }) {
+                self.identity = super::Identity::Wanted { retry_at: Duration::ZERO, failures: 0 };
+            }
+        }
+        let partition = &mut self.partitions[id as usize];
+        for batch in &mut partition.queue {
+            (batch.stamp, batch.crc) = (None, None);
+        }
+    }
+}

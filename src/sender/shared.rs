@@ -1,0 +1,185 @@
+//! What application threads and the sender share: the accumulator, the topics, commands, and how things stand.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crossbeam_queue::SegQueue;
+
+use super::outbox::Outbox;
+use super::topic::TopicShared;
+use crate::accumulator::Accumulator;
+use crate::config::ProducerConfig;
+use crate::error::CloseReport;
+use crate::sync::WaitList;
+
+/// Whether records are taken, and why not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Life {
+    /// Records are taken.
+    Running = 0,
+    /// `close` was called, or the last `Producer` was dropped.
+    Closed = 1,
+    /// The sender thread ended by a bug.
+    Panicked = 2,
+}
+
+/// What application threads ask of the sender.
+#[derive(Debug)]
+pub enum Command {
+    /// Metadata of this topic is wanted.
+    Want(Arc<TopicShared>),
+    /// Send what was accepted so far without linger, then tell the ticket.
+    Flush(Arc<Ticket>),
+    /// Take nothing more, send what was accepted, for so long; then tell the ticket.
+    Close(Arc<Ticket>, Duration),
+    /// Connect to the leaders of this topic and get a producer id.
+    WarmUp(Arc<TopicShared>),
+}
+
+/// Something that a caller waits for.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    done: AtomicBool,
+    report: Mutex<CloseReport>,
+    /// Woken once it is done.
+    pub waiters: WaitList,
+}
+
+impl Ticket {
+    /// It is done; nobody takes that back.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Tells everyone who waits.
+    pub fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+        self.waiters.wake_all();
+    }
+
+    /// What `close` left behind; set before [`Ticket::finish`].
+    pub fn set_report(&self, report: CloseReport) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// What `close` left behind.
+    pub fn report(&self) -> CloseReport {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One per producer.
+pub struct Shared {
+    /// Rings, pool, doorbell.
+    pub accumulator: Arc<Accumulator>,
+    /// As validated.
+    pub config: Arc<ProducerConfig>,
+    /// Towards the sender; ring the accumulator's doorbell after a push.
+    pub commands: SegQueue<Command>,
+    /// Towards the thread that runs listeners and callbacks, once there is one.
+    pub outbox: OnceLock<Arc<Outbox>>,
+    /// Why no broker can be reached, in words; `None` while one can.
+    pub trouble: Mutex<Option<String>>,
+    /// A producer id is there, or none is needed.
+    pub identified: AtomicBool,
+    /// Woken when `identified` or `life` changes.
+    pub changed: WaitList,
+    life: AtomicU8,
+    topics: Mutex<HashMap<Arc<str>, Arc<TopicShared>>>,
+}
+
+impl Shared {
+    /// Nothing has happened yet.
+    pub fn new(accumulator: Arc<Accumulator>, config: Arc<ProducerConfig>) -> Self {
+        Self {
+            accumulator,
+            config,
+            commands: SegQueue::new(),
+            outbox: OnceLock::new(),
+            trouble: Mutex::new(None),
+            identified: AtomicBool::new(false),
+            changed: WaitList::default(),
+            life: AtomicU8::new(Life::Running as u8),
+            topics: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Whether records are taken.
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Running,
+            1 => Life::Closed,
+            _ => Life::Panicked,
+        }
+    }
+
+    /// Ends the producer's running life; true for whoever was first.
+    pub fn end(&self, life: Life) -> bool {
+        let ended =
+            self.life.compare_exchange(Life::Running as u8, life as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !ended && life == Life::Panicked {
+            self.life.store(life as u8, Ordering::Release);
+        }
+        ended
+    }
+
+    /// Wakes everyone who waits for anything, to look at `life` again.
+    pub fn wake_everyone(&self) {
+        self.changed.wake_all();
+        self.accumulator.room.wake_all();
+        for topic in self.all_topics() {
+            topic.changed.wake_all();
+        }
+    }
+
+    /// The topic of this name, known or not; asks for its metadata when it is new.
+    pub fn topic(&self, name: &str) -> Arc<TopicShared> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = topics.get(name) {
+            return topic.clone();
+        }
+        let name: Arc<str> = Arc::from(name);
+        let topic = Arc::new(TopicShared::new(name.clone()));
+        topics.insert(name, topic.clone());
+        drop(topics);
+        self.want(&topic);
+        topic
+    }
+
+    /// Asks for the topic's metadata, unless that was asked since the last answer.
+    pub fn want(&self, topic: &Arc<TopicShared>) {
+        if topic.ask() {
+            self.command(Command::Want(topic.clone()));
+        }
+    }
+
+    /// Hands a command to the sender.
+    pub fn command(&self, command: Command) {
+        self.commands.push(command);
+        self.accumulator.doorbell.ring();
+    }
+
+    /// Every topic that was ever asked for.
+    pub fn all_topics(&self) -> Vec<Arc<TopicShared>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Notes why no broker can be reached, or that one can.
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Why no broker can be reached.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("life", &self.life()).finish_non_exhaustive()
+    }
+}

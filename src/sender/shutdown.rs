@@ -1,0 +1,356 @@
+//! Commands, flush, expiry and the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Sender;
+use super::connection::{Asked, Cause};
+use super::in_flight::Batch;
+use super::outbox::Report;
+use super::shared::{Command, Life, Ticket};
+use super::timers::Timer;
+use super::transmit::ConnectionId;
+use crate::accumulator::Leave;
+use crate::completion::Outcome;
+use crate::error::{BrokerError, CloseReport, DeliveryErrorKind};
+
+/// How often waiting callers are woken to look at their clocks: futures have no timer of their own.
+const WAITERS_EVERY: Duration = Duration::from_millis(50);
+
+/// A flush under way.
+#[derive(Debug)]
+pub struct Flush {
+    ticket: Arc<Ticket>,
+    /// Partitions and the ring position that each must have passed.
+    pending: Vec<(u32, u64)>,
+}
+
+/// A close under way.
+#[derive(Debug)]
+pub struct Closing {
+    tickets: Vec<Arc<Ticket>>,
+    deadline: Duration,
+}
+
+impl Sender {
+    pub(super) fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Want(topic) => {
+                self.want_topic(&topic);
+            }
+            Command::WarmUp(topic) => {
+                let at = self.want_topic(&topic);
+                let leaders: Vec<i32> =
+                    self.topics[at].partitions.iter().map(|id| self.partitions[*id as usize].leader).collect();
+                for leader in leaders {
+                    self.step_node(leader);
+                }
+            }
+            Command::Flush(ticket) => self.start_flush(ticket),
+            Command::Close(ticket, timeout) => self.start_close(ticket, timeout),
+        }
+    }
+
+    fn start_flush(&mut self, ticket: Arc<Ticket>) {
+        let mut pending = Vec::new();
+        for id in 0..self.partitions.len() as u32 {
+            let partition = &self.partitions[id as usize];
+            let idle = partition.unacked == 0 && partition.queue.is_empty();
+            if idle && !self.drain.peek(id).any {
+                continue;
+            }
+            // The newest position may lag by one; one too many does no harm, an empty ring counts as passed.
+            let mark = self.drain.tail_position(id) + 2;
+            self.partitions[id as usize].flush_to = self.partitions[id as usize].flush_to.max(mark);
+            pending.push((id, mark));
+            self.consider(id);
+        }
+        self.flushes.push(Flush { ticket, pending });
+        self.settled = true;
+    }
+
+    /// Ends the flushes whose partitions have all passed their marks.
+    pub(super) fn settle_flushes(&mut self) {
+        if self.flushes.is_empty() || !std::mem::take(&mut self.settled) {
+            return;
+        }
+        let mut flushes = std::mem::take(&mut self.flushes);
+        flushes.retain_mut(|flush| {
+            while let Some((id, mark)) = flush.pending.last() {
+                let head = if self.drain.peek(*id).any { self.drain.head_position(*id) } else { u64::MAX };
+                if !self.partitions[*id as usize].is_flushed(*mark, head) {
+                    return true;
+                }
+                flush.pending.pop();
+            }
+            self.finish_ticket(&flush.ticket);
+            false
+        });
+        self.flushes = flushes;
+    }
+
+    /// Tells a ticket, after all callbacks that were due before it.
+    fn finish_ticket(&mut self, ticket: &Arc<Ticket>) {
+        match self.shared.outbox.get() {
+            Some(outbox) => self.outbox.push(outbox, Report::Done(ticket.clone())),
+            None => ticket.finish(),
+        }
+    }
+
+    fn start_close(&mut self, ticket: Arc<Ticket>, timeout: Duration) {
+        self.shared.end(Life::Closed);
+        if self.closed {
+            return self.finish_ticket(&ticket);
+        }
+        let deadline = self.now.monotonic.saturating_add(timeout);
+        self.timers.arm(deadline, Timer::Close);
+        match &mut self.closing {
+            Some(closing) => {
+                closing.deadline = closing.deadline.min(deadline);
+                closing.tickets.push(ticket);
+            }
+            None => self.closing = Some(Closing { tickets: vec![ticket], deadline }),
+        }
+        for id in 0..self.partitions.len() as u32 {
+            self.partitions[id as usize].flush_to = u64::MAX;
+            self.drain.close_partition(id);
+            self.consider(id);
+        }
+        self.shared.wake_everyone();
+    }
+
+    /// Goes on with a close: done when every ring is closed and drained and everything has its answer.
+    pub(super) fn step_closing(&mut self) {
+        let Some(closing) = &self.closing else { return };
+        let late = self.now.monotonic >= closing.deadline;
+        let mut busy = false;
+        for id in 0..self.partitions.len() as u32 {
+            if late {
+                self.abandon_partition(id, DeliveryErrorKind::Closed);
+            }
+            let drained = self.drain.is_drained(id);
+            if !drained && !self.drain.close_partition(id) {
+                self.consider(id);
+            }
+            let partition = &self.partitions[id as usize];
+            let partition_busy = !drained || !partition.queue.is_empty() || partition.unacked > 0;
+            busy |= if late { !self.drain.is_drained(id) } else { partition_busy };
+        }
+        if busy || (!late && !self.unconfirmed.is_empty()) {
+            // A full ring, or a writer between claim and commit: soon.
+            let soon = self.now.monotonic + Duration::from_millis(1);
+            if late || self.has_undrained() {
+                self.timers.arm(soon, Timer::Close);
+            }
+            return;
+        }
+        self.finish_close(late);
+    }
+
+    fn has_undrained(&self) -> bool {
+        (0..self.partitions.len() as u32).any(|id| !self.drain.is_drained(id))
+    }
+
+    fn finish_close(&mut self, late: bool) {
+        let Some(closing) = self.closing.take() else { return };
+        let mut report = CloseReport::default();
+        if late {
+            self.abandon_in_flight(DeliveryErrorKind::Closed);
+        }
+        for partition in &mut self.partitions {
+            let left = std::mem::take(&mut partition.left_behind);
+            report.leave(&partition.ring.place.topic, partition.ring.place.partition, left);
+        }
+        self.closed = true;
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.give_up(id, Cause::Shutdown, "the producer closes".into());
+        }
+        for flush in std::mem::take(&mut self.flushes) {
+            self.finish_ticket(&flush.ticket);
+        }
+        for ticket in closing.tickets {
+            ticket.set_report(report.clone());
+            self.finish_ticket(&ticket);
+        }
+        if let Some(outbox) = self.shared.outbox.get() {
+            self.outbox.push(outbox, Report::End);
+        }
+        self.shared.wake_everyone();
+    }
+
+    /// Ends what a partition has in its queue and its ring.
+    fn abandon_partition(&mut self, id: u32, kind: DeliveryErrorKind) {
+        while let Some(batch) = self.partitions[id as usize].queue.pop_front() {
+            self.abandon_batch(batch, kind);
+        }
+        while let Some(batch) = self.drain_ring(id, Leave::Now) {
+            self.abandon_batch(batch, kind);
+        }
+    }
+
+    fn abandon_batch(&mut self, batch: Batch, kind: DeliveryErrorKind) {
+        if !batch.told {
+            self.partitions[batch.partition as usize].left_behind += u64::from(batch.count);
+        }
+        self.fail(batch, kind);
+    }
+
+    /// Tells everyone who waits for a batch in flight that it is possibly written. The batches stay where they are:
+    /// the kernel may be reading them.
+    fn abandon_in_flight(&mut self, kind: DeliveryErrorKind) {
+        for super::ack::Unconfirmed { batch, .. } in std::mem::take(&mut self.unconfirmed) {
+            self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        }
+        let lanes: Vec<_> = self.connections.keys().copied().collect();
+        for lane in lanes {
+            self.tell_in_flight(lane, |_| true, kind, true);
+        }
+    }
+
+    /// Tells of the batches in flight on `lane` that `chosen` picks.
+    fn tell_in_flight(
+        &mut self,
+        lane: ConnectionId,
+        chosen: impl Fn(&Batch) -> bool,
+        kind: DeliveryErrorKind,
+        left_behind: bool,
+    ) {
+        let requests = self.connections.get(&lane).map_or(0, |connection| connection.unanswered.len());
+        for request in 0..requests {
+            let mut slot = 0;
+            while let Some(batches) = self.produced(lane, request)
+                && let Some(place) = batches.get_mut(slot)
+            {
+                slot += 1;
+                if !place.as_ref().is_some_and(|batch| !batch.told && chosen(batch)) {
+                    continue;
+                }
+                let Some(mut batch) = place.take() else { continue };
+                batch.possibly_written = true;
+                if left_behind {
+                    self.partitions[batch.partition as usize].left_behind += u64::from(batch.count);
+                }
+                let error = self.error(&batch, kind);
+                self.tell(&mut batch, &Outcome::Failed(error));
+                if let Some(place) = self.produced(lane, request).and_then(|batches| batches.get_mut(slot - 1)) {
+                    *place = Some(batch);
+                }
+            }
+        }
+    }
+
+    fn produced(&mut self, lane: ConnectionId, request: usize) -> Option<&mut Vec<Option<Batch>>> {
+        match &mut self.connections.get_mut(&lane)?.unanswered.get_mut(request)?.asked {
+            Asked::Produce { batches, .. } => Some(batches),
+            _ => None,
+        }
+    }
+
+    /// The sender cannot go on: everything outstanding ends as possibly written, every later call says so.
+    pub fn abandon(&mut self) {
+        self.shared.end(Life::Panicked);
+        for id in 0..self.partitions.len() as u32 {
+            self.drain.close_partition(id);
+            self.abandon_partition(id, DeliveryErrorKind::SenderPanicked);
+            self.drain.close_partition(id);
+        }
+        self.abandon_in_flight(DeliveryErrorKind::SenderPanicked);
+        for flush in std::mem::take(&mut self.flushes) {
+            self.finish_ticket(&flush.ticket);
+        }
+        for ticket in self.closing.take().map(|closing| closing.tickets).unwrap_or_default() {
+            self.finish_ticket(&ticket);
+        }
+        while let Some(command) = self.shared.commands.pop() {
+            if let Command::Flush(ticket) | Command::Close(ticket, _) = command {
+                self.finish_ticket(&ticket);
+            }
+        }
+        if let Some(outbox) = self.shared.outbox.get() {
+            self.outbox.push(outbox, Report::End);
+        }
+        self.closed = true;
+        self.connections.clear();
+        self.shared.wake_everyone();
+    }
+
+    /// Ends what has waited for `delivery.timeout.ms`: in the queue and the ring for good; in flight the caller is
+    /// told, and the answer, whenever it comes, settles the rest.
+    pub(super) fn expire(&mut self, id: u32) {
+        let (now, timeout) = (self.now.monotonic, self.config.delivery_timeout);
+        let late = |opened: Duration| now >= opened.saturating_add(timeout);
+        while self.partitions[id as usize].queue.front().is_some_and(|batch| late(batch.opened)) {
+            if let Some(batch) = self.partitions[id as usize].queue.pop_front() {
+                self.fail(batch, DeliveryErrorKind::Expired);
+            }
+        }
+        if self.partitions[id as usize].opened.is_some_and(late)
+            && self.partitions[id as usize].queue.is_empty()
+            && let Some(mut batch) = self.drain_ring(id, Leave::Now)
+        {
+            batch.last_error = self.topic_trouble(id);
+            self.fail(batch, DeliveryErrorKind::Expired);
+        }
+        if self.partitions[id as usize].expires.is_some_and(|expires| expires <= now) {
+            self.tell_expired(id);
+        }
+    }
+
+    fn topic_trouble(&self, id: u32) -> Option<BrokerError> {
+        let topic = &self.topics[self.partitions[id as usize].topic as usize];
+        topic.shared.refused().map(|error| BrokerError::new(error, None))
+    }
+
+    fn tell_expired(&mut self, id: u32) {
+        let (now, timeout) = (self.now.monotonic, self.config.delivery_timeout);
+        self.partitions[id as usize].expires = None;
+        let Some(lane) = self.partitions[id as usize].lane else { return };
+        let expires = |batch: &Batch| batch.opened.saturating_add(timeout);
+        let late = |batch: &Batch| batch.partition == id && expires(batch) <= now;
+        self.tell_in_flight(lane, late, DeliveryErrorKind::Expired, false);
+        let Some(connection) = self.connections.get(&lane) else { return };
+        let produced = connection.unanswered.iter().filter_map(|request| match &request.asked {
+            Asked::Produce { batches, .. } => Some(batches.iter().flatten()),
+            _ => None,
+        });
+        let mine = produced.flatten().filter(|batch| batch.partition == id && !batch.told);
+        self.partitions[id as usize].expires = mine.map(expires).min();
+    }
+
+    /// Callers that wait look at their own clocks now and then, also when nothing happens that would wake them.
+    pub(super) fn watch_waiters(&mut self) {
+        if !self.watching_waiters && self.has_waiters() {
+            self.watching_waiters = true;
+            self.timers.arm(self.now.monotonic + WAITERS_EVERY, Timer::Waiters);
+        }
+    }
+
+    fn has_waiters(&self) -> bool {
+        self.shared.accumulator.room.waiting()
+            || self.topics.iter().any(|topic| topic.partitions.is_empty() && topic.shared.changed.waiting())
+    }
+
+    pub(super) fn nudge_waiters(&mut self) {
+        self.watching_waiters = false;
+        self.shared.accumulator.room.wake_all();
+        for topic in self.topics.iter().filter(|topic| topic.partitions.is_empty()) {
+            topic.shared.changed.wake_all();
+        }
+        self.shared.changed.wake_all();
+    }
+
+    /// No producer id can be had: what waits for one has failed.
+    pub(super) fn fail_everything_queued(&mut self, error: &BrokerError) {
+        for id in 0..self.partitions.len() as u32 {
+            while let Some(mut batch) = self.partitions[id as usize].queue.pop_front() {
+                batch.last_error = Some(error.clone());
+                self.fail(batch, DeliveryErrorKind::Broker(error.code()));
+            }
+            while let Some(mut batch) = self.drain_ring(id, Leave::Now) {
+                batch.last_error = Some(error.clone());
+                self.fail(batch, DeliveryErrorKind::Broker(error.code()));
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A batch that is too large for its topic leaves in parts. Its records stay where they are: a record under a smaller
+//! offset delta is never longer, so each part is written anew over its own bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Sender;
+use super::drain::BATCH_HEADER;
+use super::in_flight::{Batch, Part, Run};
+use crate::completion::{CompletionRef, Outcome};
+use crate::record::Place;
+use crate::wire::codec::Reader;
+
+/// The least that a topic's limit is taken for, in bytes, batch header included.
+const LIMIT_MIN: u32 = 512;
+
+/// A segment whose records belong to several batches.
+#[derive(Debug)]
+pub struct SplitSegment {
+    /// Parts that are not done.
+    left: u32,
+    completion: CompletionRef,
+    deliveries: u32,
+}
+
+/// A batch in the making.
+struct Piece {
+    parts: Vec<Part>,
+    count: u32,
+    bytes: u32,
+    max_timestamp_delta: i64,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
+    }
+}
+
+impl Sender {
+    /// Remembers the topic's limit, and queues the batch's records in smaller batches, in order, under the sequence
+    /// numbers they had: a refused batch uses up none.
+    pub(super) fn split(&mut self, mut batch: Batch) {
+        if batch.told {
+            return self.drop_told(batch);
+        }
+        let room = self.learn_limit(&batch);
+        let mut pieces = vec![Piece::default()];
+        for part in std::mem::take(&mut batch.parts) {
+            self.cut(part, room, &mut pieces);
+        }
+        let mut stamp = batch.stamp;
+        let batches: Vec<Batch> = pieces
+            .into_iter()
+            .map(|piece| {
+                let own = stamp;
+                stamp = stamp.map(|s| super::idempotence::Stamp { sequence: s.sequence.plus(piece.count), ..s });
+                Batch {
+                    parts: piece.parts,
+                    count: piece.count,
+                    bytes: piece.bytes,
+                    max_timestamp: batch.base_timestamp.saturating_add(piece.max_timestamp_delta),
+                    stamp: own,
+                    crc: None,
+                    last_error: batch.last_error.clone(),
+                    ..batch
+                }
+            })
+            .collect();
+        let partition = &mut self.partitions[batch.partition as usize];
+        for batch in batches.into_iter().rev() {
+            partition.requeue(batch);
+        }
+    }
+
+    /// Lowers the topic's limit below the size of `batch`; returns how many bytes of records a batch may have.
+    fn learn_limit(&mut self, batch: &Batch) -> u32 {
+        let size = batch.bytes + BATCH_HEADER;
+        // First down to batch.size, which topics are usually made for, then by halves.
+        let below = if size / 2 > self.config.batch_size { self.config.batch_size } else { size / 2 };
+        let topic = &mut self.topics[self.partitions[batch.partition as usize].topic as usize];
+        let room = below.min(topic.limit).saturating_sub(BATCH_HEADER).max(1);
+        let limit = below.max(LIMIT_MIN);
+        if limit < topic.limit {
+            topic.limit = limit;
+            tracing::info!(topic = %topic.shared.name, limit, "the topic takes smaller batches only");
+            for id in &topic.partitions {
+                self.partitions[*id as usize].ring.limit.store(limit, Ordering::Relaxed);
+            }
+        }
+        room
+    }
+
+    /// Deals the records of `part` out to the last piece and as many new ones as it takes.
+    fn cut(&mut self, part: Part, room: u32, pieces: &mut Vec<Piece>) {
+        let run = part.run;
+        // (piece, records)
+        let mut cuts: Vec<(usize, Run)> = Vec::new();
+        let mut at = 0;
+        for index in 0..run.count {
+            let len = self.record_len(run.offset + at as usize, run.len - at);
+            let (count, bytes) = pieces.last().map_or((0, 0), |piece| (piece.count, piece.bytes));
+            if count > 0 && bytes + len > room {
+                pieces.push(Piece::default());
+            }
+            let piece = pieces.len() - 1;
+            match cuts.last_mut() {
+                Some((last, cut)) if *last == piece => {
+                    cut.len += len;
+                    cut.count += 1;
+                }
+                _ => {
+                    let offset = run.offset + at as usize;
+                    cuts.push((piece, Run { offset, len, first: run.first + index, count: 1, ..run }));
+                }
+            }
+            pieces[piece].count += 1;
+            pieces[piece].bytes += len;
+            at += len;
+        }
+        let alone = cuts.len() == 1;
+        let mut completion = part.completion;
+        if !alone {
+            match completion.take() {
+                Some(completion) => {
+                    let left = cuts.len() as u32;
+                    let split = SplitSegment { left, completion, deliveries: part.deliveries };
+                    self.split_segments.insert(run.segment, split);
+                }
+                None => {
+                    if let Some(split) = self.split_segments.get_mut(&run.segment) {
+                        split.left += cuts.len() as u32 - 1;
+                    }
+                }
+            }
+        }
+        for (piece, mut cut) in cuts {
+            let piece = &mut pieces[piece];
+            let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
+            let moved = self.drain.renumber(cut.offset, cut.len as usize, 0, cut.count, before);
+            piece.bytes -= cut.len - moved.len as u32;
+            piece.max_timestamp_delta = piece.max_timestamp_delta.max(moved.max_timestamp_delta);
+            (cut.offset, cut.len) = (moved.offset, moved.len as u32);
+            piece.parts.push(Part { run: cut, completion: completion.take(), deliveries: part.deliveries });
+        }
+    }
+
+    /// Length of the record at `offset`, of which at most `left` bytes can be.
+    fn record_len(&self, offset: usize, left: u32) -> u32 {
+        let bytes = self.shared.accumulator.bytes(offset, left as usize);
+        let mut reader = Reader::new(bytes, false);
+        let body = reader.varint("record length").ok().and_then(|body| u32::try_from(body).ok());
+        let len = body.map_or(left, |body| body.saturating_add(reader.position() as u32));
+        debug_assert!(body.is_some() && len <= left, "a record that we wrote ourselves");
+        len.min(left)
+    }
+
+    /// The result of a part of a split segment.
+    pub(super) fn tell_split(&mut self, run: Run, place: &Arc<Place>, outcome: &Outcome) {
+        if let Some(split) = self.split_segments.get_mut(&run.segment)
+            && split.deliveries > 0
+        {
+            split.completion.resolve(place, run.first..run.first + run.count, outcome);
+        }
+    }
+
+    /// A part of this segment is done. True: so is the whole segment; one that was never split is at once.
+    pub(super) fn leave_split(&mut self, segment: u32) -> bool {
+        let Some(split) = self.split_segments.get_mut(&segment) else { return true };
+        split.left -= 1;
+        if split.left > 0 {
+            return false;
+        }
+        if let Some(split) = self.split_segments.remove(&segment) {
+            split.completion.finish(split.deliveries, None);
+        }
+        true
+    }
+}

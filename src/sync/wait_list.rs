@@ -1,0 +1,208 @@
+//! Callers that wait for something to change (room in the buffer, metadata, a flush) and those who change it.
+//!
+//! The waiter registers, *then* looks at its condition again; the other side changes the condition, *then* wakes.
+//! Both do a read-modify-write on the one word `waiting`: whichever comes second sees what the first did, so either
+//! the waiter sees the change or the waker sees the waiter. Only waiters lock and allocate.
+
+use std::sync::PoisonError;
+use std::task::Waker;
+#[cfg(not(loom))]
+use std::{
+    sync::Arc,
+    task::Wake,
+    thread::{self, Thread},
+    time::Instant,
+};
+
+use super::{AcqRel, AtomicU32, Mutex, Relaxed, mutated, order};
+
+/// Wakers of whoever waits, woken all at once.
+pub struct WaitList {
+    /// 1: somebody may be in the list.
+    waiting: AtomicU32,
+    wakers: Mutex<Wakers>,
+}
+
+#[derive(Default)]
+struct Wakers {
+    next: u64,
+    list: Vec<(u64, Waker)>,
+}
+
+impl Default for WaitList {
+    fn default() -> Self {
+        Self { waiting: AtomicU32::new(0), wakers: Mutex::new(Wakers::default()) }
+    }
+}
+
+impl std::fmt::Debug for WaitList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WaitList").field("waiting", &self.waiting()).finish()
+    }
+}
+
+impl WaitList {
+    /// Puts `waker` into the list under the key in `slot` (replacing the waker there, if it is still waiting). After
+    /// this returns the caller looks at its condition once more, and only then goes to sleep.
+    pub fn register(&self, slot: &mut Option<u64>, waker: &Waker) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.and_then(|key| wakers.list.iter_mut().find(|(at, _)| *at == key)) {
+            Some((_, old)) => old.clone_from(waker),
+            None => {
+                let key = wakers.next;
+                wakers.next += 1;
+                wakers.list.push((key, waker.clone()));
+                *slot = Some(key);
+            }
+        }
+        // Under the lock: a `wake_all` that saw the flag finds the waker.
+        if mutated("wait_store") {
+            self.waiting.store(1, super::Release);
+        } else {
+            self.waiting.fetch_or(1, order("wait_set", AcqRel));
+        }
+    }
+
+    /// Takes the caller out again: it does not wait any more. Does nothing when it was woken meanwhile.
+    pub fn deregister(&self, slot: &mut Option<u64>) {
+        let Some(key) = slot.take() else { return };
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers.list.retain(|(at, _)| *at != key);
+        if wakers.list.is_empty() {
+            // Under the lock too: nobody can be registering.
+            self.waiting.fetch_and(0, AcqRel);
+        }
+    }
+
+    /// Wakes everyone registered before. One read-modify-write when nobody waits.
+    pub fn wake_all(&self) {
+        if mutated("wait_load") && self.waiting.load(super::Acquire) == 0 {
+            return;
+        }
+        if self.waiting.swap(0, order("wait_take", AcqRel)) == 0 {
+            return;
+        }
+        let woken = {
+            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut wakers.list)
+        };
+        for (_, waker) in woken {
+            waker.wake();
+        }
+    }
+
+    /// Somebody waits, as far as this thread knows.
+    pub fn waiting(&self) -> bool {
+        self.waiting.load(Relaxed) != 0
+    }
+}
+
+/// Blocks this thread until `attempt` gives something, at most until `deadline`. `attempt` is called at once, and again
+/// after every wake-up; `None` from here means that the deadline passed.
+#[cfg(not(loom))]
+pub fn block_until<T>(list: &WaitList, deadline: Option<Instant>, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    if let Some(done) = attempt() {
+        return Some(done);
+    }
+    let waker = thread_waker();
+    let mut registered = Registered { list, slot: None };
+    loop {
+        list.register(&mut registered.slot, &waker);
+        if let Some(done) = attempt() {
+            return Some(done);
+        }
+        match deadline {
+            None => thread::park(),
+            Some(deadline) => {
+                let now = Instant::now();
+                if now >= deadline {
+                    return None;
+                }
+                thread::park_timeout(deadline - now);
+            }
+        }
+    }
+}
+
+/// Takes the caller out of the list however it leaves.
+#[cfg(not(loom))]
+struct Registered<'a> {
+    list: &'a WaitList,
+    slot: Option<u64>,
+}
+
+#[cfg(not(loom))]
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.list.deregister(&mut self.slot);
+    }
+}
+
+#[cfg(not(loom))]
+struct Unpark(Thread);
+
+#[cfg(not(loom))]
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A waker that unparks this thread; made once per thread.
+#[cfg(not(loom))]
+pub fn thread_waker() -> Waker {
+    thread_local!(static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current()))));
+    // A thread that is being torn down has no thread-locals any more.
+    WAKER.try_with(Waker::clone).unwrap_or_else(|_| Waker::from(Arc::new(Unpark(thread::current()))))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_change_reaches_a_sleeper() {
+        let (list, value) = (Arc::new(WaitList::default()), Arc::new(AtomicU32::new(0)));
+        let waiter = {
+            let (list, value) = (list.clone(), value.clone());
+            thread::spawn(move || block_until(&list, None, || Some(value.load(Relaxed)).filter(|at| *at == 1000)))
+        };
+        for _ in 0..1000 {
+            value.fetch_add(1, Relaxed);
+            list.wake_all();
+        }
+        assert_eq!(waiter.join().unwrap(), Some(1000));
+        assert!(!list.waiting(), "nobody is left behind");
+    }
+
+    #[test]
+    fn a_deadline_ends_the_wait() {
+        let list = WaitList::default();
+        let deadline = Instant::now() + Duration::from_millis(2);
+        assert_eq!(block_until(&list, Some(deadline), || None::<()>), None);
+        assert!(Instant::now() >= deadline);
+        assert!(!list.waiting());
+    }
+
+    #[test]
+    fn one_slot_is_one_entry() {
+        let list = WaitList::default();
+        let (mut slot, waker) = (None, thread_waker());
+        list.register(&mut slot, &waker);
+        list.register(&mut slot, &waker);
+        assert_eq!(list.wakers.lock().unwrap().list.len(), 1);
+        list.wake_all();
+        assert!(!list.waiting());
+        list.register(&mut slot, &waker);
+        assert!(list.waiting(), "a woken caller can register again");
+        list.deregister(&mut slot);
+        assert!(!list.waiting());
+        thread::park(); // uses up the unpark that `wake_all` left
+    }
+}
