@@ -32,9 +32,6 @@ pub struct Shape {
     payload: usize,
 }
 
-/// The longest a record's head can be: its own length, attributes, both deltas, the key's length.
-pub const HEAD_MAX: usize = 5 + 1 + 10 + 5 + 5;
-
 fn bytes_len(bytes: Option<usize>) -> usize {
     bytes.map_or(1, |len| signed_len(len as i64) + len)
 }
@@ -76,7 +73,7 @@ impl Shape {
         5 + 1 + 10 + 5 + self.payload
     }
 
-    /// Writes what comes before the key and returns its length, [`HEAD_MAX`] at most.
+    /// Writes what comes before the key and returns its length, at most 5 + 1 + 10 + 5.
     #[inline]
     pub fn put_head(self, out: &mut [u8], timestamp_delta: i64, offset_delta: i32) -> usize {
         let mut at = put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
@@ -142,7 +139,7 @@ mod tests {
                     let shape = Shape::of(&fields);
                     let len = shape.len(timestamp_delta, offset_delta);
                     assert!(len <= shape.len_max());
-                    let mut head = [0; HEAD_MAX];
+                    let mut head = [0; 21];
                     let head_len = shape.put_head(&mut head, timestamp_delta, offset_delta);
                     // Null key, the value with its length, no headers.
                     assert_eq!(head_len + 1 + signed_len(value_len as i64) + value_len + 1, len);
