@@ -38,8 +38,6 @@ pub use error::{
     Written,
 };
 #[cfg(not(loom))]
-pub use producer::{
-    Claim, CloseFuture, FlushFuture, PartitionInfo, Producer, ProducerBuilder, SendFuture, Topic,
-};
+pub use producer::{Claim, CloseFuture, FlushFuture, PartitionInfo, Producer, ProducerBuilder, SendFuture, Topic};
 pub use record::{Header, Record};
 pub use wire::error_code::ErrorCode;

@@ -108,21 +108,23 @@ mod memory {
     }
 }
 
-/// The arena under loom: each byte is a cell that loom watches.
+/// The arena under loom: each byte is a cell that loom watches, made when it is first used.
 #[cfg(loom)]
 mod searched {
+    use std::sync::OnceLock;
+
     use loom::cell::UnsafeCell;
 
     /// See the other one.
     #[derive(Debug)]
-    pub struct Arena(Box<[UnsafeCell<u8>]>);
+    pub struct Arena(Box<[OnceLock<UnsafeCell<u8>>]>);
 
     // SAFETY: access goes through `write` and `read`, whose callers promise ownership; loom checks the promise.
     unsafe impl Sync for Arena {}
 
     impl Arena {
         pub fn new(len: usize) -> Option<Self> {
-            Some(Self((0..len).map(|_| UnsafeCell::new(0)).collect()))
+            Some(Self((0..len).map(|_| OnceLock::new()).collect()))
         }
 
         /// # Safety
@@ -132,7 +134,7 @@ mod searched {
             let done = fill(&mut bytes);
             for (cell, byte) in self.0[offset..offset + len].iter().zip(bytes) {
                 // SAFETY: the caller owns the range.
-                cell.with_mut(|cell| unsafe { *cell = byte });
+                cell.get_or_init(|| UnsafeCell::new(0)).with_mut(|cell| unsafe { *cell = byte });
             }
             done
         }
@@ -141,7 +143,8 @@ mod searched {
         /// As the other one.
         pub unsafe fn read<R>(&self, offset: usize, len: usize, look: impl FnOnce(&[u8]) -> R) -> R {
             // SAFETY: the caller owns the range.
-            let byte = |cell: &UnsafeCell<u8>| cell.with(|cell| unsafe { *cell });
+            let byte =
+                |cell: &OnceLock<UnsafeCell<u8>>| cell.get_or_init(|| UnsafeCell::new(0)).with(|cell| unsafe { *cell });
             look(&self.0[offset..offset + len].iter().map(byte).collect::<Vec<_>>())
         }
     }

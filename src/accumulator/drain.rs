@@ -165,6 +165,9 @@ impl Drain {
                 break;
             }
             let header = self.accumulator.pool.header(word.segment());
+            if walked > 0 && header.base().index == 0 {
+                break;
+            }
             let claim = header.claim();
             peek.bytes += header.claimed(claim);
             peek.any |= claim.count() > 0;
@@ -226,6 +229,10 @@ impl Drain {
                 continue;
             }
             let header = self.accumulator.pool.header(word.segment());
+            // A writer ended the chain here, and the next batch has begun.
+            if !chain.is_empty() && header.base().index == 0 {
+                return true;
+            }
             if leave == Leave::Now && !seal_last(header, chain.is_empty()) {
                 return false;
             }
@@ -281,7 +288,7 @@ impl Drain {
         // What this batch needed, the next one is likely to need; up to half of it in a second segment.
         partition.hint.store(class_for(chain.bytes as usize / 2) as u32, Relaxed);
         // Who was refused because the ring was full may try again.
-        accumulator.room.wake_all();
+        accumulator.made_room();
         chain
     }
 
@@ -325,7 +332,7 @@ impl Drain {
                         || partition.slot(position).compare_exchange(from.0, closed, Relaxed, Relaxed).is_ok()
                     {
                         // Who waits for room here waits in vain.
-                        accumulator.room.wake_all();
+                        accumulator.made_room();
                         return true;
                     }
                 }
@@ -364,13 +371,13 @@ impl Accumulator {
     pub fn release(&self, segment: u32) {
         let (share, units) = self.pool.header(segment).run();
         self.pool.put(segment, units, share);
-        self.room.wake_all();
+        self.made_room();
     }
 
-    /// Who is to be told about record `i` of a drained, tagged segment that was not released.
+    /// Who is to be told about record `i` of a drained segment that was not released.
     pub fn entry(&self, segment: u32, i: u32) -> Entry {
         let header = self.pool.header(segment);
-        if u64::from(i) >= header.claim().count() {
+        if !header.extent().tagged() || u64::from(i) >= header.claim().count() {
             return Entry::None;
         }
         let at = entry::offset(segment as usize * UNIT, header.run().1, i);

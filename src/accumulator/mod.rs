@@ -66,6 +66,9 @@ pub struct AccumulatorConfig {
     /// Bytes of a segment that are used: under loom units are few.
     #[cfg(loom)]
     pub capacity: usize,
+    /// The model waits for room: the others are spared those steps.
+    #[cfg(loom)]
+    pub waits: bool,
 }
 
 impl Default for AccumulatorConfig {
@@ -77,6 +80,8 @@ impl Default for AccumulatorConfig {
             slots: 16,
             #[cfg(loom)]
             capacity: UNIT,
+            #[cfg(loom)]
+            waits: false,
         }
     }
 }
@@ -172,6 +177,8 @@ pub struct Accumulator {
     ordinary: usize,
     batch_size: u32,
     max_request_size: usize,
+    #[cfg(loom)]
+    waits: bool,
 }
 
 impl fmt::Debug for Accumulator {
@@ -209,6 +216,8 @@ impl Accumulator {
             ordinary: shared.min(max_request_size.saturating_sub(BATCH_HEADER as usize)),
             batch_size: u32::try_from(batch_size).unwrap_or(u32::MAX),
             max_request_size,
+            #[cfg(loom)]
+            waits: config.waits,
         });
         Ok((accumulator.clone(), Drain::new(accumulator)))
     }
@@ -237,6 +246,15 @@ impl Accumulator {
     /// Somebody waits for room: what is open should be sent at once.
     pub fn under_pressure(&self) -> bool {
         self.room.waiting()
+    }
+
+    /// There may be room now: called after every change that could let a refused append succeed.
+    fn made_room(&self) {
+        #[cfg(loom)]
+        if !self.waits {
+            return;
+        }
+        self.room.wake_all();
     }
 
     /// Registers for [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it

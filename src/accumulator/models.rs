@@ -1,1 +1,592 @@
+//! loom models of the ring, the pool, the ready set, the doorbell and the wait list:
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib` (LOOM_MAX_PREEMPTIONS overrides the bounds written here).
+//!
+//! Units, records and heads are tiny here (`UNIT`, `DELTA_STEP`), and hints are std's atomics, which loom does not
+//! search. What each model catches: `ci/mutations.sh` builds one known mistake at a time and says which models fail; its
+//! head lists the result.
 
+use std::{
+    sync::{Arc, Mutex},
+    task::{Wake, Waker},
+};
+
+use loom::thread;
+
+use super::{pool::Pool, *};
+use crate::{record::Place, sync::Relaxed, wire::record::Fields};
+
+/// A record in a model: 8 bytes as the first of its batch, else 9, with a value of 1 byte.
+const SMALLEST: usize = 9;
+const SLOTS: usize = 2;
+
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+    builder.max_branches = 20_000;
+    builder.check(model);
+}
+
+type Accepted = Arc<Mutex<Vec<(usize, u8)>>>;
+
+/// Both halves of an accumulator whose sender is the main thread.
+struct Room {
+    accumulator: Arc<Accumulator>,
+    drain: Drain,
+    partitions: Vec<Arc<Partition>>,
+    accepted: Accepted,
+}
+
+impl Room {
+    fn new(partitions: usize, slots: usize, segments: usize, capacity: usize) -> Self {
+        Self::with(partitions, AccumulatorConfig { slots, ..config(segments, capacity) })
+    }
+
+    fn with(partitions: usize, config: AccumulatorConfig) -> Self {
+        let (accumulator, mut drain) = Accumulator::new(config).unwrap();
+        accumulator.clock.store(1, Relaxed);
+        let place = Arc::new(Place { topic: "t".into(), partition: 0 });
+        let partitions = (0..partitions).map(|_| drain.add_partition(place.clone())).collect();
+        Self { accumulator, drain, partitions, accepted: Accepted::default() }
+    }
+
+    fn bind(&self) {
+        let sender = thread::current();
+        self.accumulator.doorbell.bind(Box::new(move || sender.unpark()));
+    }
+
+    fn set_busy(&self, busy: bool) {
+        self.partitions[0].busy.store(busy, Relaxed);
+    }
+
+    fn append(&self, partition: usize, value: u8) {
+        append(&self.accumulator, &self.partitions[partition], &[value]).unwrap();
+        self.accepted.lock().unwrap().push((partition, value));
+    }
+
+    fn writer(&self, partition: usize, values: &'static [u8]) -> thread::JoinHandle<()> {
+        let (accumulator, accepted) = (self.accumulator.clone(), self.accepted.clone());
+        let ring = self.partitions[partition].clone();
+        thread::spawn(move || {
+            for value in values {
+                if append(&accumulator, &ring, &[*value]).is_ok() {
+                    accepted.lock().unwrap().push((partition, *value));
+                }
+            }
+        })
+    }
+
+    fn park(&self) {
+        if self.accumulator.doorbell.try_park() {
+            thread::park();
+        }
+        self.accumulator.doorbell.awake();
+    }
+
+    fn visit_ready(&mut self, mut visit: impl FnMut(&mut Self, usize)) {
+        let mut ready = vec![];
+        self.drain.visit_ready(&mut ready);
+        for id in ready {
+            visit(self, id as usize);
+        }
+    }
+
+    fn free(&self) -> usize {
+        self.accumulator.free() / UNIT
+    }
+}
+
+fn config(segments: usize, capacity: usize) -> AccumulatorConfig {
+    AccumulatorConfig {
+        buffer_memory: segments * UNIT,
+        batch_size: 0,
+        slots: SLOTS,
+        capacity,
+        ..AccumulatorConfig::default()
+    }
+}
+
+fn append(accumulator: &Accumulator, partition: &Partition, value: &[u8]) -> Result<(), Refused> {
+    let fields = Fields { value: Some(value), ..Fields::default() };
+    accumulator.append(partition, &fields, None, Attach::None, true).map(drop)
+}
+
+/// What came out, per partition, in order; checks each batch's offset deltas and timestamps on the way.
+#[derive(Default)]
+struct Out(Vec<(usize, u8)>);
+
+impl Out {
+    fn take(&mut self, room: &mut Room, partition: usize, leave: Leave) {
+        while let Some(chain) = room.drain.drain(partition as u32, leave) {
+            let mut delta = 0;
+            for segment in &chain.segments {
+                // SAFETY: drained and not released.
+                let bytes =
+                    unsafe { room.accumulator.arena().read(segment.offset, segment.len as usize, <[u8]>::to_vec) };
+                let mut rest = &bytes[..];
+                for _ in 0..segment.count {
+                    let body = usize::from(rest[0]) / 2;
+                    let (record, behind) = rest[1..].split_at(body);
+                    // attributes, timestamp delta, offset delta, null key, value length
+                    assert_eq!(record[..2], [0, 0], "a delta against another batch's base timestamp");
+                    let (number, at) = match record[2] {
+                        0 => (0, 3),
+                        _ => (usize::from(record[2] & 0x7f) | usize::from(record[3]) << 7, 4),
+                    };
+                    assert_eq!(number, delta * 128, "offset deltas count from 0");
+                    assert_eq!((record[at], record.last()), (1, Some(&0)));
+                    self.0.push((partition, record[at + 2]));
+                    (rest, delta) = (behind, delta + 1);
+                }
+                assert!(rest.is_empty());
+            }
+            assert_eq!(delta, chain.count as usize);
+            for segment in &chain.segments {
+                room.accumulator.release(segment.index);
+            }
+            room.drain.recycle(chain);
+        }
+    }
+
+    /// Exactly what was accepted, and each writer's records in its order (a writer numbers upward from 10, 20, …).
+    fn check(&self, room: &Room) {
+        let mut accepted = room.accepted.lock().unwrap().clone();
+        for writer in 1..4 {
+            let mine: Vec<_> = self.0.iter().filter(|(_, value)| value / 10 == writer).collect();
+            assert!(mine.is_sorted_by_key(|(partition, value)| (*partition, *value)), "a writer's order");
+        }
+        let mut out = self.0.clone();
+        out.sort();
+        accepted.sort();
+        assert_eq!(out, accepted, "each accepted record once");
+    }
+}
+
+fn join<const N: usize>(writers: [thread::JoinHandle<()>; N]) {
+    for writer in writers {
+        writer.join().unwrap();
+    }
+}
+
+/// Two writers, a racing flush: commit, seal's two steps, who completes the commit word. Three segments: each of the two
+/// writers may hold one to install while the third is in flight.
+#[test]
+fn commit_meets_seal() {
+    explore(2, || {
+        let mut room = Room::new(1, SLOTS, 3, 3 * SMALLEST);
+        room.append(0, 30);
+        let writers = [room.writer(0, &[10]), room.writer(0, &[20])];
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Now);
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.accepted.lock().unwrap().len(), 3, "there was room");
+    });
+}
+
+/// Segments of one record: every append seals or installs, writers help each other, the sender drains meanwhile.
+#[test]
+fn rotate_and_help() {
+    explore(2, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        let writers = [room.writer(0, &[10, 11]), room.writer(0, &[20])];
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Complete);
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.free() + usize::from(out.0.is_empty()), 3, "no segment leaked");
+    });
+}
+
+/// Busy partition: seals say `continues`; the sender ends the chain while a writer installs the next segment.
+#[test]
+fn continue_or_end() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        room.set_busy(true);
+        room.append(0, 30);
+        let writers = [room.writer(0, &[10, 11])];
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Now);
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.free(), 3, "no segment leaked");
+    });
+}
+
+/// A chain with room for the one writer's record and not for the other's, which ends it; the sender only looks where
+/// the ready set points, and takes only what is complete.
+#[test]
+fn a_writer_ends_the_chain() {
+    explore(2, || {
+        let mut room = Room::new(1, 2 * SLOTS, 4, SMALLEST + 2);
+        room.bind();
+        room.set_busy(true);
+        // Behind the first record there is room for ten bytes: for one of 9, not for one of 11.
+        room.partitions[0].limit.store(61 + 8 + 10, Relaxed);
+        room.append(0, 30);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let large = thread::spawn(move || append(&accumulator, &ring, &[20, 20, 20]).unwrap());
+        room.accepted.lock().unwrap().push((0, 20));
+        let small = room.writer(0, &[10]);
+        let mut out = Out::default();
+        // The first batch must come of itself; what the last writer left open, only when asked for.
+        while !out.0.contains(&(0, 30)) {
+            room.visit_ready(|room, partition| out.take(room, partition, Leave::Complete));
+            if !out.0.contains(&(0, 30)) {
+                room.park();
+            }
+        }
+        large.join().unwrap();
+        join([small]);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.free(), 4, "no segment leaked");
+    });
+}
+
+/// Busy partition, a sender that only takes what is complete: it must see `continues` with the seal's second step.
+#[test]
+fn patient_sender() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        room.set_busy(true);
+        room.append(0, 30);
+        let writers = [room.writer(0, &[10])];
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Complete);
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.accepted.lock().unwrap().len(), 2, "there was room");
+    });
+}
+
+/// A claimed and did not commit, B sealed and did not settle: the commit word is at its first value, and the sender
+/// looks. A is the main thread, so that this takes two preemptions and not three.
+#[test]
+fn between_seal_and_settle() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 4, SMALLEST);
+        let other = room.writer(0, &[20]);
+        let (accumulator, ring, accepted) =
+            (room.accumulator.clone(), room.partitions[0].clone(), room.accepted.clone());
+        let sender = thread::spawn(move || {
+            let mut out = Out::default();
+            out.take(&mut room, 0, Leave::Complete);
+            (room, out)
+        });
+        if append(&accumulator, &ring, &[10]).is_ok() {
+            accepted.lock().unwrap().push((0, 10));
+        }
+        other.join().unwrap();
+        let (mut room, mut out) = sender.join().unwrap();
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+    });
+}
+
+/// One segment moves between two partitions under a late writer's feet.
+#[test]
+fn recycled_segment() {
+    explore(3, || {
+        let mut room = Room::new(2, SLOTS, 1, 2 * SMALLEST);
+        room.append(0, 30);
+        let late = room.writer(0, &[10]);
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Now);
+        let other = room.writer(1, &[20]);
+        other.join().unwrap();
+        late.join().unwrap();
+        out.take(&mut room, 0, Leave::Now);
+        out.take(&mut room, 1, Leave::Now);
+        out.check(&room);
+    });
+}
+
+/// A writer against the sweep: what is accepted is drained, and nothing is accepted behind it.
+#[test]
+fn close_against_append() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        let writers = [room.writer(0, &[10, 11])];
+        let mut out = Out::default();
+        while !room.drain.close_partition(0) {
+            out.take(&mut room, 0, Leave::Now);
+        }
+        out.take(&mut room, 0, Leave::Now);
+        assert_eq!(append(&room.accumulator, &room.partitions[0], &[30]), Err(Refused::Closed));
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert!(room.drain.is_drained(0));
+        assert_eq!(room.free(), 3, "no segment leaked");
+    });
+}
+
+/// A private claim committed, another dropped, against an append and a flush.
+#[test]
+fn private_claim() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 4, 2 * SMALLEST);
+        room.set_busy(true);
+        drop(room.accumulator.claim(&room.partitions[0], 1, None, &[], None).unwrap());
+        let writers = [room.writer(0, &[10])];
+        let private = {
+            let (accumulator, accepted) = (room.accumulator.clone(), room.accepted.clone());
+            let ring = room.partitions[0].clone();
+            thread::spawn(move || {
+                let mut claim = accumulator.claim(&ring, 1, None, &[], None).unwrap();
+                claim.write_value(&[20]);
+                if claim.commit(Attach::None).is_ok() {
+                    accepted.lock().unwrap().push((0, 20));
+                }
+            })
+        };
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Now);
+        join(writers);
+        private.join().unwrap();
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.free(), 4, "no segment leaked");
+    });
+}
+
+/// The sender looks only where the ready set points and sleeps otherwise: a lost notification is a deadlock.
+fn woken(partitions: [usize; 2], capacity: usize, busy: bool) {
+    // Room enough that nothing is refused.
+    let mut room = Room::new(2, 2 * SLOTS, 6, capacity);
+    room.bind();
+    room.set_busy(busy);
+    let writers = [room.writer(partitions[0], &[10]), room.writer(partitions[1], &[20])];
+    let mut out = Out::default();
+    while out.0.len() < 2 {
+        room.visit_ready(|room, partition| out.take(room, partition, Leave::Now));
+        if out.0.len() < 2 {
+            room.park();
+        }
+    }
+    join(writers);
+    out.check(&room);
+}
+
+#[test]
+fn doorbell_one_partition() {
+    explore(2, || woken([0, 0], 2 * SMALLEST, false));
+}
+
+#[test]
+fn doorbell_two_partitions() {
+    explore(2, || woken([0, 1], 2 * SMALLEST, false));
+}
+
+#[test]
+fn doorbell_full_segments() {
+    explore(2, || woken([0, 0], SMALLEST, true));
+}
+
+/// The last committer, not the sealer, tells the sender: it waits for complete batches and never polls.
+#[test]
+fn last_commit_notifies() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 2, 2 * SMALLEST);
+        room.bind();
+        room.append(0, 30);
+        // Room for one more: one of the two seals, and may do so before the other has committed.
+        let writers = [room.writer(0, &[10]), room.writer(0, &[20])];
+        let mut out = Out::default();
+        while out.0.len() < 2 {
+            room.visit_ready(|room, partition| out.take(room, partition, Leave::Complete));
+            if out.0.len() < 2 {
+                room.park();
+            }
+        }
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+    });
+}
+
+/// Listener entries lie in the same segment, behind the same commit.
+#[test]
+fn entries_come_with_their_records() {
+    explore(2, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || {
+            let fields = Fields { value: Some(&[10]), ..Fields::default() };
+            accumulator.append(&ring, &fields, None, Attach::Tag(77), true).unwrap();
+        });
+        room.append(0, 20);
+        let mut tags = 0;
+        for last in [false, true] {
+            if last {
+                writer.join().unwrap();
+                break;
+            }
+            tags += tags_of(&mut room);
+        }
+        tags += tags_of(&mut room);
+        assert_eq!(tags, 1);
+    });
+
+    fn tags_of(room: &mut Room) -> usize {
+        let mut tags = 0;
+        while let Some(chain) = room.drain.drain(0, Leave::Now) {
+            for segment in &chain.segments {
+                for i in 0..segment.count {
+                    match room.accumulator.entry(segment.index, i) {
+                        Entry::None => {}
+                        entry => {
+                            assert_eq!(entry, Entry::Tag { tag: 77, timestamp: 1 });
+                            tags += 1;
+                        }
+                    }
+                }
+                room.accumulator.release(segment.index);
+            }
+        }
+        tags
+    }
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn waker() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+/// Appends, and waits for room as long as it is refused.
+fn insist(accumulator: &Accumulator, partition: &Partition, value: u8) {
+    let mut slot = None;
+    let refused = || append(accumulator, partition, &[value]).is_err_and(Refused::is_full);
+    if !refused() {
+        return;
+    }
+    loop {
+        accumulator.wait_for_room(&mut slot, &waker());
+        if !refused() {
+            break accumulator.room.deregister(&mut slot);
+        }
+        thread::park();
+    }
+}
+
+/// A refused append is woken by what the sender gives back.
+#[test]
+fn room_from_the_sender() {
+    explore(2, || {
+        let mut room = Room::with(1, AccumulatorConfig { waits: true, ..config(1, SMALLEST) });
+        room.append(0, 30);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
+        let mut out = Out::default();
+        while out.0.is_empty() {
+            out.take(&mut room, 0, Leave::Now);
+            thread::yield_now();
+        }
+        writer.join().unwrap();
+        out.take(&mut room, 0, Leave::Now);
+        assert_eq!(out.0, [(0, 30), (0, 10)]);
+    });
+}
+
+/// A refused append is woken by the install of the one who had taken the last segment: nobody else comes.
+#[test]
+fn room_from_another_writer() {
+    explore(2, || {
+        let room = Room::with(1, AccumulatorConfig { waits: true, ..config(1, 2 * SMALLEST) });
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
+        insist(&room.accumulator, &room.partitions[0], 20);
+        writer.join().unwrap();
+    });
+}
+
+/// The handshake of waiter and waker alone.
+#[test]
+fn nobody_sleeps_through_a_change() {
+    explore(3, || {
+        let (list, value) = (Arc::new(WaitList::default()), Arc::new(loom::sync::atomic::AtomicU32::new(0)));
+        let waiters: [_; 2] = std::array::from_fn(|_| {
+            let (list, value) = (list.clone(), value.clone());
+            thread::spawn(move || {
+                let mut slot = None;
+                while value.load(Relaxed) == 0 {
+                    list.register(&mut slot, &waker());
+                    if value.load(Relaxed) != 0 {
+                        break;
+                    }
+                    thread::park();
+                }
+                list.deregister(&mut slot);
+            })
+        });
+        value.store(1, Relaxed);
+        list.wake_all();
+        join(waiters);
+        assert!(!list.waiting());
+    });
+}
+
+/// Writes to every unit of a run: loom says if somebody else may still use it.
+fn mark(pool: &Pool, index: u32, units: u32) {
+    for unit in index..index + units {
+        // SAFETY: taken from the pool.
+        unsafe { pool.arena.write(unit as usize * UNIT, 1, |out| out[0] = 1) };
+    }
+}
+
+fn use_once(pool: &Pool, class: usize) -> bool {
+    let Some(run) = pool.take(class, class, 0, &mut false) else { return false };
+    mark(pool, run.index, run.units);
+    pool.put(run.index, run.units, 0);
+    true
+}
+
+/// Two siblings are put at once; who takes the parent comes after both.
+#[test]
+fn siblings_merge() {
+    explore(3, || {
+        let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
+        let runs: [_; 4] = std::array::from_fn(|_| pool.take(0, 0, 0, &mut false).unwrap());
+        pool.put(runs[2].index, 1, 0);
+        pool.put(runs[3].index, 1, 0);
+        let other = {
+            let pool = pool.clone();
+            thread::spawn(move || {
+                mark(&pool, runs[0].index, 1);
+                pool.put(runs[0].index, 1, 0);
+            })
+        };
+        mark(&pool, runs[1].index, 1);
+        pool.put(runs[1].index, 1, 0);
+        use_once(&pool, 1);
+        other.join().unwrap();
+        assert!(use_once(&pool, 1), "all four are one again");
+    });
+}
+
+/// A run is used whole, then split by one thread and its sibling used by another.
+#[test]
+fn split_hands_over() {
+    explore(2, || {
+        let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
+        let [whole, sibling] = [1, 0].map(|class| {
+            let pool = pool.clone();
+            thread::spawn(move || drop(use_once(&pool, class)))
+        });
+        use_once(&pool, 0);
+        join([whole, sibling]);
+        assert!(use_once(&pool, 1), "all four are one again");
+    });
+}

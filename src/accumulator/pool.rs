@@ -5,6 +5,7 @@
 //! would fill the nibble, clears it and goes on with the parent: siblings merge in one step. *Take* clears a bit, or
 //! splits a parent by setting its other three children. A run is invisible for a moment while it is split or merged,
 //! so a take may fail early; whoever split or merged wakes those who wait (`Accumulator::room`).
+//! A large record takes neighbours, which come back as what they make.
 //! Memory that is not whole MiB ends in smaller runs; they never merge past the end, for their nibble is never full.
 
 use std::sync::Arc;
@@ -203,28 +204,32 @@ impl Pool {
         None
     }
 
-    /// A run of at least `bytes`, cut to about that. For a single record. `wake` as for [`Pool::take`].
+    /// A run of at least `bytes`, cut to about that: for a single record. `wake` as for [`Pool::take`].
     pub fn take_bytes(&self, bytes: usize, share: u32, wake: &mut bool) -> Option<Run> {
         let needs = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
-        let class = class_for(bytes);
-        let top = self.levels.len() - 1;
-        // Cut to quarters of its class (of the last MiB), else half of it might be lost for nothing.
-        let quarter = units(class.min(top)) / 4;
-        let wanted = if quarter == 0 { needs } else { needs.div_ceil(quarter) * quarter };
+        let (class, top) = (class_for(bytes), self.levels.len() - 1);
+        // In quarters of its class, or of the last MiB: else half of it might be lost for nothing.
+        let part = class.min(top + 1).saturating_sub(1);
+        let count = needs.div_ceil(units(part));
+        let wanted = count * units(part);
         if !self.shares.permits(share, wanted) {
             return None;
         }
-        let (index, whole) = if class <= top {
-            (self.take_class(class, wake)?, units(class))
-        } else {
-            let count = needs.div_ceil(units(top));
-            (self.take_adjacent(count, wake)?, count * units(top))
+        // From runs that are split already, if there are such neighbours.
+        let neighbours = if class > 0 { self.take_adjacent(part, count, wake) } else { None };
+        let index = match neighbours {
+            Some(index) => index,
+            None if class > top => return None,
+            None => {
+                let index = self.take_class(class, wake)?;
+                if wanted < units(class) {
+                    self.put_range(index + wanted, index + units(class));
+                    *wake = true;
+                }
+                index
+            }
         };
         self.shares.take(share, wanted);
-        if wanted < whole {
-            self.put_range(index + wanted, index + whole);
-            *wake = true;
-        }
         Some(Run { index, units: wanted })
     }
 
@@ -248,24 +253,22 @@ impl Pool {
         None
     }
 
-    /// `count` neighbours of the top class, or none of them.
-    fn take_adjacent(&self, count: u32, wake: &mut bool) -> Option<u32> {
-        let top = self.levels.len() - 1;
-        let (level, runs) = (&self.levels[top], (self.headers.len() >> (2 * top)) as u32);
+    /// `count` neighbours of one class, or none of them.
+    fn take_adjacent(&self, class: usize, count: u32, wake: &mut bool) -> Option<u32> {
+        let level = &self.levels[class];
+        let runs = (self.headers.len() >> (2 * class)) as u32;
         let mut first = 0;
-        while first + count <= runs {
+        while level.free.load(Relaxed) >= count && first + count <= runs {
             if let Some(busy) = (first..first + count).rev().find(|run| !level.is_free(*run)) {
                 first = busy + 1;
                 continue;
             }
             match (first..first + count).find(|run| !level.take_this(*run)) {
-                None => return Some(first << (2 * top)),
+                None => return Some(first << (2 * class)),
                 // Somebody was quicker: give back what we have and look behind it.
                 Some(lost) => {
-                    for run in first..lost {
-                        let _ = level.put(run, false);
-                    }
-                    *wake = true;
+                    self.put_range(first << (2 * class), lost << (2 * class));
+                    *wake |= lost > first;
                     first = lost + 1;
                 }
             }
@@ -291,5 +294,131 @@ impl Pool {
             }
             start = next;
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    impl Pool {
+        /// Free runs of each class.
+        fn runs(&self) -> Vec<u32> {
+            let count = |level: &Level| level.words.iter().map(|word| word.load(Relaxed).count_ones()).sum();
+            for level in &self.levels {
+                assert_eq!(level.free.load(Relaxed), count(level), "the count is exact when nobody is at work");
+            }
+            self.levels.iter().map(count).collect()
+        }
+    }
+
+    fn take(pool: &Pool, class: usize) -> Option<u32> {
+        let run = pool.take(class, class, 0, &mut false)?;
+        assert_eq!(run.units, units(class));
+        Some(run.index)
+    }
+
+    #[test]
+    fn classes() {
+        assert_eq!([1, 1024, 1025, 4096, 4097].map(class_for), [0, 0, 1, 1, 2]);
+        assert_eq!([65_536, 65_537, 1 << 20, (1 << 20) + 1].map(class_for), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn splits_and_merges() {
+        let pool = Pool::new(1024).unwrap();
+        assert_eq!(pool.runs(), [0, 0, 0, 0, 0, 1]);
+        let mut wake = false;
+        let first = pool.take(0, 0, 0, &mut wake).unwrap();
+        assert!(wake && first.index == 0);
+        assert_eq!(pool.runs(), [3, 3, 3, 3, 3, 0]);
+        let rest: Vec<_> = (0..1023).map(|_| take(&pool, 0).unwrap()).collect();
+        assert_eq!((pool.runs(), take(&pool, 0)), (vec![0; 6], None));
+        for index in rest.iter().rev().chain([&0]) {
+            pool.put(*index, 1, 0);
+        }
+        assert_eq!((pool.runs(), pool.shares.free()), (vec![0, 0, 0, 0, 0, 1], 1024));
+    }
+
+    #[test]
+    fn falls_back_to_smaller_runs() {
+        let pool = Pool::new(64).unwrap();
+        take(&pool, 0).unwrap();
+        assert_eq!(pool.take(3, 0, 0, &mut false).map(|run| run.units), Some(16));
+        assert_eq!(take(&pool, 3), None);
+    }
+
+    #[test]
+    fn an_odd_size_ends_in_smaller_runs() {
+        let pool = Pool::new(1024 + 256 * 3 + 16 + 2).unwrap();
+        let whole = [2, 0, 1, 0, 3, 1];
+        assert_eq!(pool.runs(), whole);
+        assert_eq!(pool.longest(), 1 << 20);
+        let all: Vec<_> = std::iter::from_fn(|| take(&pool, 0)).collect();
+        assert_eq!(all.len(), 1810);
+        all.iter().for_each(|index| pool.put(*index, 1, 0));
+        assert_eq!(pool.runs(), whole, "nothing merged past the end");
+        assert_eq!(Pool::new(200).unwrap().longest(), 64 << 10);
+    }
+
+    #[test]
+    fn neighbours_for_large_records() {
+        let pool = Pool::new(4096).unwrap();
+        let mib = take(&pool, 5).unwrap();
+        let large = pool.take_bytes((5 << 20) / 2, 0, &mut false).unwrap();
+        assert_eq!((large.index, large.units), (1024, 3072), "whole MiB");
+        assert!(pool.take_bytes((5 << 20) / 2, 0, &mut false).is_none());
+        pool.put(mib, 1024, 0);
+        let quarter = pool.take_bytes(300 << 10, 0, &mut false).unwrap();
+        assert_eq!((quarter.index, quarter.units), (0, 512));
+        let other = pool.take_bytes(500 << 10, 0, &mut false).unwrap();
+        assert_eq!((other.index, other.units), (512, 512), "from what was split off");
+        pool.put(quarter.index, quarter.units, 0);
+        pool.put(large.index, large.units, 0);
+        pool.put(other.index, other.units, 0);
+        assert_eq!(pool.runs(), [0, 0, 0, 0, 0, 4]);
+    }
+
+    /// Random sizes from several threads; each marks its runs, so that an overlap is seen.
+    #[test]
+    fn runs_never_overlap() {
+        let pool = Pool::new(2048 + 300).unwrap();
+        let before = pool.runs();
+        let owner: Vec<_> = (0..2348).map(|_| plain::AtomicU32::new(0)).collect();
+        let (pool, owner) = (&pool, &owner);
+        let work = |thread: u32| {
+            let (mut held, mut seed) = (vec![], u64::from(thread) * 77 + 1);
+            let put = |run: Run| {
+                for unit in &owner[run.index as usize..][..run.units as usize] {
+                    assert_eq!(unit.swap(0, Relaxed), thread);
+                }
+                pool.put(run.index, run.units, 0);
+            };
+            for _ in 0..if cfg!(miri) { 100 } else { 20_000 } {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                let run = match seed % 4 {
+                    0 => pool.take_bytes((seed >> 8) as usize % 700_000, 0, &mut false),
+                    1 | 2 => pool.take((seed >> 8) as usize % 5, 0, 0, &mut false),
+                    _ => None,
+                };
+                match run {
+                    Some(run) => {
+                        for unit in &owner[run.index as usize..][..run.units as usize] {
+                            assert_eq!(unit.swap(thread, Relaxed), 0, "given to two");
+                        }
+                        held.push(run);
+                    }
+                    None if !held.is_empty() => put(held.swap_remove((seed >> 20) as usize % held.len())),
+                    None => {}
+                }
+            }
+            held.into_iter().for_each(put);
+        };
+        std::thread::scope(|scope| {
+            (1..4).for_each(|thread| drop(scope.spawn(move || work(thread))));
+        });
+        assert_eq!((pool.runs(), pool.shares.free()), (before, 2348));
     }
 }

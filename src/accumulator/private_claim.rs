@@ -14,7 +14,7 @@ use super::{
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
-    ring::{BATCH_HEADER, DELTA_STEP, Look},
+    ring::{BATCH_HEADER, DELTA_STEP, Look, longest},
     segment::{Alone, Fresh, UNIT},
     word::{Base, ENTRY, Extent, Slot},
 };
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The longest a record can be before its key: length, attributes, both deltas.
-const HEAD: usize = 5 + 1 + 10 + 5;
+const HEAD: usize = if cfg!(loom) { 5 } else { 5 + 1 + 10 + 5 };
 
 /// A filled run that is in no slot.
 #[derive(Debug)]
@@ -91,22 +91,22 @@ impl Accumulator {
         timestamp: i64,
     ) -> Result<Prepared, Refused> {
         let shape = Shape::with_value_len(fields, value_len);
-        let bytes = shape.len_max() + ENTRY as usize;
-        if shape.len_max() + BATCH_HEADER as usize > self.max_request_size || bytes > self.pool.longest() {
+        let bytes = longest(shape) + ENTRY as usize;
+        if longest(shape) + BATCH_HEADER as usize > self.max_request_size || bytes > self.pool.longest() {
             return Err(Refused::TooLarge);
         }
         let share = partition.share.load(Relaxed);
         let mut wake = false;
         let run = self.pool.take_bytes(bytes, share, &mut wake);
         if wake {
-            self.room.wake_all();
+            self.made_room();
         }
         let run = run.ok_or(Refused::BufferFull)?;
         let mut value = (0, 0);
         let start = run.index as usize * UNIT + HEAD;
         // SAFETY: clause (a).
         unsafe {
-            self.pool.arena.write(start, shape.len_max() - HEAD, |out| {
+            self.pool.arena.write(start, longest(shape) - HEAD, |out| {
                 let mut at = put_bytes(out, fields.key);
                 at += put_signed(&mut out[at..], value_len.map_or(-1, |len| len as i64));
                 let len = value_len.unwrap_or(0);
@@ -151,7 +151,7 @@ impl Accumulator {
         may_open: bool,
         completion: *mut (),
     ) -> Result<(), Refused> {
-        let need = prepared.shape.len_max();
+        let need = longest(prepared.shape);
         loop {
             match self.look(partition) {
                 Look::Full => return Err(Refused::RingFull),
@@ -195,7 +195,7 @@ impl Accumulator {
         let mut head = [0; HEAD];
         let head_len = shape.put_head(&mut head, timestamp_delta, base.delta as i32 * DELTA_STEP);
         let start = HEAD - head_len;
-        let len = shape.len_max() - start;
+        let len = longest(shape) - start;
         let tagged = attach.needs_entry();
         // SAFETY: clause (a).
         unsafe {
@@ -225,7 +225,7 @@ impl Accumulator {
 
     fn put(&self, prepared: &Prepared) {
         self.pool.put(prepared.index, prepared.units, prepared.share);
-        self.room.wake_all();
+        self.made_room();
     }
 }
 

@@ -283,7 +283,7 @@ impl Accumulator {
         let mut wake = false;
         let Some(run) = self.take_for(partition, base, record.need, tagged, share, &mut wake) else {
             if wake {
-                self.room.wake_all();
+                self.made_room();
             }
             // Say so only if it is still for us to install.
             return if slot.load(Acquire) == from.0 { Err(Refused::BufferFull) } else { Ok(()) };
@@ -303,7 +303,7 @@ impl Accumulator {
             partition.advance(position);
         }
         // An install too: who was refused because we held the last run must look again.
-        self.room.wake_all();
+        self.made_room();
         Ok(())
     }
 

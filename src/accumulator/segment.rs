@@ -13,7 +13,7 @@ use super::{
 use crate::sync::{Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// The smallest run, bytes.
-pub const UNIT: usize = if cfg!(loom) { 32 } else { 1024 };
+pub const UNIT: usize = if cfg!(loom) { 27 } else { 1024 };
 
 #[derive(Debug)]
 #[repr(align(128))]

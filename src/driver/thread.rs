@@ -60,18 +60,21 @@ where
     M: Machine + Send + 'static,
     B: Bell,
 {
+    let Options { driver, idle, cores, setup } = options;
     let (report, made) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("ringmail-sender".to_owned()).spawn(move || {
-        pin(&options.cores);
+        pin(&cores);
         // Here and not in the caller, because a ring belongs to the thread that made it.
-        match probe::choose(options.driver, &options.setup) {
+        let driver = probe::choose(driver, &setup);
+        drop(setup);
+        match driver {
             Ok(driver) => {
                 let waker = driver.waker();
                 let wake = waker.clone();
                 bell.doorbell().bind(Box::new(move || wake.wake()));
                 // The caller waits for it.
                 let _ = report.send(Ok((waker.clone(), driver.name())));
-                run_to_end(driver, waker, machine, bell.doorbell(), options.idle);
+                run_to_end(driver, waker, machine, bell.doorbell(), idle);
             }
             Err(error) => {
                 let _ = report.send(Err(error));
@@ -236,19 +239,23 @@ fn is_due(deadline: Option<Duration>, now: Now) -> bool {
 fn pin(cores: &Cores) {
     /// Senders pinned in this process so far: each takes the next core.
     static PINNED: AtomicUsize = AtomicUsize::new(0);
-    let core = match cores {
+    let all = core_affinity::get_core_ids().unwrap_or_default();
+    let next = |count: usize| PINNED.fetch_add(1, Relaxed) % count;
+    let id = match cores {
         Cores::None => return,
         Cores::List(list) if list.is_empty() => return,
-        Cores::List(list) => Some(core_affinity::CoreId { id: list[PINNED.fetch_add(1, Relaxed) % list.len()] }),
-        Cores::Auto => core_affinity::get_core_ids().filter(|all| !all.is_empty()).map(|all| {
-            let taken = PINNED.fetch_add(1, Relaxed) % all.len();
-            all[all.len() - 1 - taken]
-        }),
+        Cores::List(list) => list[next(list.len())],
+        Cores::Auto if all.is_empty() => {
+            return tracing::warn!("the sender thread is not pinned: the system does not tell its cores");
+        }
+        Cores::Auto => all[all.len() - 1 - next(all.len())].id,
     };
-    match core {
-        Some(core) if core_affinity::set_for_current(core) => tracing::debug!(core = core.id, "sender thread pinned"),
-        Some(core) => tracing::warn!(core = core.id, "the sender thread could not be pinned to its core"),
-        None => tracing::warn!("the sender thread is not pinned: the system does not tell its cores"),
+    // Only cores that the system named: core_affinity panics at numbers that no core can have.
+    let core = all.into_iter().find(|core| core.id == id);
+    if core.is_some_and(core_affinity::set_for_current) {
+        tracing::debug!(core = id, "sender thread pinned");
+    } else {
+        tracing::warn!(core = id, "the sender thread could not be pinned: there is no such core, or it is not allowed");
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::topic::{Refusal, Topic};
 use super::Producer;
+use super::topic::{Refusal, Topic};
 use crate::accumulator::Attach;
 use crate::completion::Delivery;
 use crate::error::{CloseReport, SendError, WaitedFor};

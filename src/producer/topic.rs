@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Core;
 use super::claim::Claim;
 use super::futures::SendFuture;
-use super::Core;
 use crate::accumulator::{Appended, Attach, Partition, Refused as Full};
 use crate::completion::callback::{self, Callback};
 use crate::completion::{Delivery, RecordMetadata};
@@ -184,10 +184,7 @@ impl Topic {
 
     /// Without key and partition: stay with one partition until its batch is full (KIP-480).
     #[inline]
-    fn append_sticky(
-        &self,
-        put: impl Fn(&Partition, bool) -> Result<Appended, Full>,
-    ) -> Result<Appended, Refusal> {
+    fn append_sticky(&self, put: impl Fn(&Partition, bool) -> Result<Appended, Full>) -> Result<Appended, Refusal> {
         let count = self.shared.count();
         if count == 0 {
             return Err(Refusal::NotReady);
@@ -277,9 +274,12 @@ impl Topic {
         self.core.check_life()?;
         let deadline = started.checked_add(self.core.shared.config.max_block);
         match refusal {
-            Refusal::Full(_) => self.core.shared.accumulator.block_for_room(deadline, attempt).ok_or_else(|| {
-                SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory }
-            }),
+            Refusal::Full(_) => self
+                .core
+                .shared
+                .accumulator
+                .block_for_room(deadline, attempt)
+                .ok_or_else(|| SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory }),
             _ => self.core.block_for_topic(&self.shared, started),
         }
     }

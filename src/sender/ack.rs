@@ -53,7 +53,9 @@ impl Decision {
             ErrorCode::NONE => Self::Delivered,
             // The broker has it already, under these very sequence numbers.
             ErrorCode::DUPLICATE_SEQUENCE_NUMBER if idempotent => Self::Delivered,
-            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => Self::OutOfSequence,
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => {
+                Self::OutOfSequence
+            }
             ErrorCode::MESSAGE_TOO_LARGE if records > 1 => Self::Split,
             error if error.is_retriable() => Self::Retry,
             _ => Self::Fail,
@@ -249,7 +251,10 @@ mod tests {
         assert_eq!(of(0, true), Decision::Delivered);
         assert_eq!(of(46, true), Decision::Delivered);
         assert_eq!(of(46, false), Decision::Fail);
-        assert_eq!((of(45, true), of(59, true), of(45, false)), (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail));
+        assert_eq!(
+            (of(45, true), of(59, true), of(45, false)),
+            (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail)
+        );
         assert_eq!(of(10, true), Decision::Split);
         assert_eq!(Decision::of(ErrorCode(10), 1, true), Decision::Fail);
     }

@@ -191,7 +191,14 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose TCP set-up starts now.
-    pub fn new(id: ConnectionId, role: Role, peer: Peer, name: String, now: Duration, setup_deadline: Duration) -> Self {
+    pub fn new(
+        id: ConnectionId,
+        role: Role,
+        peer: Peer,
+        name: String,
+        now: Duration,
+        setup_deadline: Duration,
+    ) -> Self {
         Self {
             id,
             role,

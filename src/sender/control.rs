@@ -169,7 +169,8 @@ impl Sender {
 
     /// Reads a metadata answer and passes on what changed.
     pub(super) fn read_metadata(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
-        let response = metadata::decode_response(body, version).map_err(|error| format!("its metadata cannot be read: {error}"))?;
+        let response = metadata::decode_response(body, version)
+            .map_err(|error| format!("its metadata cannot be read: {error}"))?;
         self.throttle(id, response.throttle_ms);
         let now = self.now.monotonic;
         self.control.asked = false;

@@ -323,7 +323,8 @@ impl Sender {
         let (version, correlation) = (connection.versions.produce, connection.correlate());
         transmit.connection = lane;
         let timeout = i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX);
-        let topic_of = |batch: &Option<Batch>| batch.as_ref().map(|batch| self.partitions[batch.partition as usize].topic);
+        let topic_of =
+            |batch: &Option<Batch>| batch.as_ref().map(|batch| self.partitions[batch.partition as usize].topic);
         let topics = batches.chunk_by(|a, b| topic_of(a) == topic_of(b)).count();
         let Transmit { head, pieces, .. } = &mut transmit;
         let writer =

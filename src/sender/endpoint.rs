@@ -66,7 +66,13 @@ impl Endpoint {
     }
 
     /// The look-up's answer.
-    pub fn resolved(&mut self, now: Duration, answer: Result<Vec<SocketAddr>, String>, backoff: Backoff, random: &mut Random) {
+    pub fn resolved(
+        &mut self,
+        now: Duration,
+        answer: Result<Vec<SocketAddr>, String>,
+        backoff: Backoff,
+        random: &mut Random,
+    ) {
         self.resolving = false;
         self.next = 0;
         match answer {

@@ -61,8 +61,12 @@ impl Sender {
 
     /// A look-up may have served several nodes.
     pub(super) fn step_all_nodes(&mut self) {
-        let waiting: Vec<i32> =
-            self.nodes.iter().filter(|(_, node)| node.lane.is_none() && !node.ready.is_empty()).map(|(id, _)| *id).collect();
+        let waiting: Vec<i32> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.lane.is_none() && !node.ready.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         for id in waiting {
             self.step_node(id);
         }
@@ -231,8 +235,9 @@ impl Sender {
     }
 
     fn read_versions(&mut self, id: ConnectionId, asked: i16, body: &[u8]) -> Result<(), String> {
-        let response = api_versions::decode_response(body, asked)
-            .map_err(|error| format!("its answer to ApiVersions cannot be read ({error}); is this a Kafka broker's port?"))?;
+        let response = api_versions::decode_response(body, asked).map_err(|error| {
+            format!("its answer to ApiVersions cannot be read ({error}); is this a Kafka broker's port?")
+        })?;
         if response.error == ErrorCode::UNSUPPORTED_VERSION && asked > 0 {
             let theirs = response.common_max(ApiKey::API_VERSIONS.0, 0, asked - 1).unwrap_or(0);
             self.ask_versions(id, theirs);
@@ -291,7 +296,11 @@ impl Sender {
         let mut next = None;
         match connection.state {
             State::Connecting | State::Negotiating if now >= connection.setup_deadline => {
-                let what = if connection.state == State::Connecting { "no TCP connection" } else { "no answer to ApiVersions" };
+                let what = if connection.state == State::Connecting {
+                    "no TCP connection"
+                } else {
+                    "no answer to ApiVersions"
+                };
                 let why = format!("{what} within {} ms; is this a Kafka broker's port?", setup.as_millis());
                 return self.give_up(id, Cause::Broken, why);
             }

@@ -39,8 +39,8 @@ use idempotence::Identity;
 use in_flight::{Batch, Part, PartitionState};
 use lanes::Node;
 use outbox::OutboxTail;
-use split::SplitSegment;
 use shutdown::{Closing, Flush};
+use split::SplitSegment;
 use timers::{Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
 

@@ -118,10 +118,8 @@ impl Shared {
 
     /// Ends the producer's running life; true for whoever was first.
     pub fn end(&self, life: Life) -> bool {
-        let ended = self
-            .life
-            .compare_exchange(Life::Running as u8, life as u8, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
+        let ended =
+            self.life.compare_exchange(Life::Running as u8, life as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if !ended && life == Life::Panicked {
             self.life.store(life as u8, Ordering::Release);
         }

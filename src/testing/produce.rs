@@ -1,0 +1,249 @@
+//! Produce: who leads, what should go wrong, what is stored, and the answer.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::broker::{BrokerModel, Incoming, Reply};
+use super::log::Appended;
+use super::options::{Fault, ProduceContext};
+use super::validate::{Refusal, check_batch, check_request};
+use crate::wire::codec::WireError;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::produce::{NodeEndpoint, PartitionAnswer, ProduceTail, TopicRef, VERSION_MIN};
+use crate::wire::server::produce::{ProduceRequest, decode_request, encode_response};
+
+/// What the batches' faults come to for the whole request.
+#[derive(Debug, Default)]
+struct Mishap {
+    close_before: bool,
+    hang_before: bool,
+    close_after: bool,
+    hang_after: bool,
+    delay: Duration,
+    throttle: Duration,
+}
+
+/// One batch of the request, in the order of the request.
+#[derive(Clone, Copy)]
+struct Arrived<'a> {
+    topic: TopicRef<'a>,
+    index: i32,
+    records: &'a [u8],
+    fault: Fault,
+}
+
+impl BrokerModel {
+    /// Carries out a Produce request and appends the answer's body.
+    pub(super) fn produce(
+        &mut self,
+        incoming: &Incoming<'_>,
+        version: i16,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Reply, WireError> {
+        if version < VERSION_MIN {
+            return Ok(Reply::Close);
+        }
+        let request = decode_request(body, version)?;
+        let Some(mut batches) = arrived(&request) else { return Ok(Reply::Hang) };
+        let mishap = self.ask_for_faults(incoming, version, &request, &mut batches);
+        if mishap.close_before {
+            return Ok(Reply::Close);
+        }
+        if mishap.hang_before {
+            return Ok(Reply::Hang);
+        }
+        self.produce_requests += 1;
+
+        let mut tail = ProduceTail { throttle_ms: mishap.throttle.as_millis() as i32, node_endpoints: Vec::new() };
+        let mut topics: Vec<(TopicRef<'_>, Vec<PartitionAnswer<'_>>)> = Vec::new();
+        let mut failed = false;
+        // Backwards, since no client may count on the order.
+        for batch in batches.iter().rev() {
+            let mut answer = self.append(incoming, version, &request, batch);
+            failed |= !answer.error.is_none();
+            if answer.error == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+                self.add_hint(&mut answer, &mut tail);
+            }
+            match topics.last_mut() {
+                Some((topic, answers)) if *topic == batch.topic => answers.push(answer),
+                _ => topics.push((batch.topic, vec![answer])),
+            }
+        }
+        if mishap.close_after || request.acks == 0 && failed {
+            return Ok(Reply::Close);
+        }
+        if mishap.hang_after {
+            return Ok(Reply::Hang);
+        }
+        if request.acks == 0 {
+            return Ok(Reply::Nothing);
+        }
+        encode_response(out, version, &topics, &tail);
+        Ok(Reply::Answer { delay: self.options.ack_delay + mishap.delay, mute: mishap.throttle })
+    }
+
+    fn ask_for_faults(
+        &mut self,
+        incoming: &Incoming<'_>,
+        version: i16,
+        request: &ProduceRequest<'_>,
+        batches: &mut [Arrived<'_>],
+    ) -> Mishap {
+        let mut mishap = Mishap::default();
+        let Some(hook) = self.options.on_produce.as_mut() else { return mishap };
+        for batch in batches {
+            let name = match batch.topic {
+                TopicRef::Name(name) => name,
+                TopicRef::Id(id) => self.topic_names.get(&id).map_or("", String::as_str),
+            };
+            let head = batch.records.get(43..61);
+            let number = |at: usize, len: usize| {
+                let bytes = head.and_then(|head| head.get(at - 43..at - 43 + len));
+                bytes.map_or(-1, |bytes| bytes.iter().fold(-i64::from(bytes[0] >> 7), |n, &b| n << 8 | i64::from(b)))
+            };
+            let context = ProduceContext {
+                nth: self.batches_seen,
+                node: incoming.node,
+                connection: incoming.connection,
+                version,
+                acks: request.acks,
+                topic: name,
+                partition: batch.index,
+                producer_id: number(43, 8),
+                producer_epoch: number(51, 2) as i16,
+                base_sequence: number(53, 4) as i32,
+                count: number(57, 4) as i32,
+            };
+            self.batches_seen += 1;
+            batch.fault = hook(&context);
+            match batch.fault {
+                Fault::None | Fault::Error(_) | Fault::StoredThenError(_) => {}
+                Fault::CloseBefore => mishap.close_before = true,
+                Fault::CloseAfter => mishap.close_after = true,
+                Fault::HangBefore => mishap.hang_before = true,
+                Fault::HangAfter => mishap.hang_after = true,
+                Fault::Delay(delay) => mishap.delay = mishap.delay.max(delay),
+                Fault::Throttle(throttle) => mishap.throttle = mishap.throttle.max(throttle),
+            }
+        }
+        mishap
+    }
+
+    /// Stores one batch, or says why not.
+    fn append<'a>(
+        &mut self,
+        incoming: &Incoming<'_>,
+        version: i16,
+        request: &ProduceRequest<'a>,
+        batch: &Arrived<'a>,
+    ) -> PartitionAnswer<'a> {
+        let mut answer = PartitionAnswer {
+            topic: batch.topic,
+            index: batch.index,
+            error: ErrorCode::NONE,
+            base_offset: -1,
+            log_append_time: -1,
+            log_start_offset: -1,
+            record_errors: Vec::new(),
+            error_message: None,
+            current_leader: None,
+        };
+        match self.try_append(incoming, version, request, batch, &mut answer) {
+            Ok(appended) => {
+                answer.base_offset = appended.base_offset;
+                answer.log_append_time = appended.log_append_time;
+                if let Fault::StoredThenError(error) = batch.fault {
+                    answer.error = error;
+                    answer.log_append_time = -1;
+                }
+            }
+            Err(refusal) => {
+                answer.error = refusal.error;
+                if !refusal.record_errors.is_empty() {
+                    answer.error_message = Some("One or more records have been rejected");
+                }
+                answer.record_errors = refusal.record_errors;
+            }
+        }
+        answer
+    }
+
+    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does.
+    fn try_append(
+        &mut self,
+        incoming: &Incoming<'_>,
+        version: i16,
+        request: &ProduceRequest<'_>,
+        batch: &Arrived<'_>,
+        answer: &mut PartitionAnswer<'_>,
+    ) -> Result<Appended, Refusal> {
+        check_request(batch.records, version, request.transactional_id.is_some())?;
+        if !(-1..=1).contains(&request.acks) {
+            return Err(ErrorCode::INVALID_REQUIRED_ACKS.into());
+        }
+        let name = match batch.topic {
+            TopicRef::Name(name) => name,
+            TopicRef::Id(id) => self.topic_names.get(&id).ok_or(Refusal::from(ErrorCode::UNKNOWN_TOPIC_ID))?,
+        };
+        let unknown = || Refusal::from(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        let topic = self.topics.get_mut(name).ok_or_else(unknown)?;
+        let index = usize::try_from(batch.index).map_err(|_| unknown())?;
+        let partition = topic.partitions.get_mut(index).ok_or_else(unknown)?;
+        if partition.leader != incoming.node {
+            answer.current_leader = Some((partition.leader, partition.leader_epoch));
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER.into());
+        }
+        if let Fault::Error(error) = batch.fault {
+            return Err(error.into());
+        }
+        let checked = check_batch(batch.records, &topic.options, incoming.unix_ms);
+        // From here on the request has reached the log.
+        let reached = !matches!(&checked, Err(refusal) if matches!(refusal.error.0, 2 | 10));
+        let discard = self.options.discard;
+        let timestamp_type = topic.options.timestamp_type;
+        let result = checked.and_then(|checked| {
+            let log = &mut partition.log;
+            log.append(&checked, timestamp_type, partition.leader_epoch, incoming.unix_ms, discard)
+                .map_err(Refusal::from)
+        });
+        if reached {
+            answer.log_start_offset = partition.log.start_offset;
+        }
+        result
+    }
+
+    /// KIP-951: where the leader is known, its address goes along, each node once.
+    fn add_hint(&self, answer: &mut PartitionAnswer<'_>, tail: &mut ProduceTail) {
+        let Some((leader, _)) = answer.current_leader else { return };
+        let address = usize::try_from(leader).ok().and_then(|node| self.addresses.get(node));
+        let Some(address) = address else { return };
+        if tail.node_endpoints.iter().all(|endpoint| endpoint.node_id != leader) {
+            tail.node_endpoints.push(NodeEndpoint {
+                node_id: leader,
+                host: address.ip().to_string(),
+                port: i32::from(address.port()),
+                rack: None,
+            });
+        }
+    }
+}
+
+/// The batches of a request. Of a partition that stands in it twice only the last counts. `None` for null records,
+/// which a real broker never answers.
+fn arrived<'a>(request: &ProduceRequest<'a>) -> Option<Vec<Arrived<'a>>> {
+    let mut batches: Vec<Arrived<'a>> = Vec::new();
+    let mut places = HashMap::new();
+    for (topic, partitions) in &request.topics {
+        for partition in partitions {
+            let batch =
+                Arrived { topic: *topic, index: partition.index, records: partition.records?, fault: Fault::None };
+            let place = *places.entry((*topic, partition.index)).or_insert(batches.len());
+            match batches.get_mut(place) {
+                Some(earlier) => *earlier = batch,
+                None => batches.push(batch),
+            }
+        }
+    }
+    Some(batches)
+}
