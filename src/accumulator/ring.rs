@@ -74,7 +74,7 @@ impl Accumulator {
         let need = longest(shape);
         let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
         let pending = Pending { fields, shape, need, timestamp, attach, may_open };
-        if need + ENTRY as usize > self.ordinary {
+        if need > self.ordinary {
             return self.append_alone(partition, fields, timestamp, attach, may_open);
         }
         loop {
