@@ -259,7 +259,9 @@ impl Accumulator {
     pub(super) fn end(&self, partition: &Partition, position: u64, from: Slot) {
         let ended = Slot::ended(position).0;
         // Relaxed: the word itself says everything; `notify` publishes it.
-        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok() {
+        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok()
+            && !mutated("no_ended_notice")
+        {
             self.notify(partition);
         }
     }
@@ -303,7 +305,9 @@ impl Accumulator {
             partition.advance(position);
         }
         // An install too: who was refused because we held the last run must look again.
-        self.made_room();
+        if !mutated("no_install_wake") {
+            self.made_room();
+        }
         Ok(())
     }
 
