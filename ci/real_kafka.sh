@@ -41,7 +41,7 @@ expect() {
   elif ! grep -q -i -E -- "$pattern" "$work/out"; then
     bad "$name: nothing says '$pattern'"
   else
-    ok "$name: exit $code, $(head -n 1 "$work/out" | cut -c1-150)"
+    ok "$name: exit $code, $(grep -m 1 -i -E -- "$pattern" "$work/out" | cut -c1-150)"
     return 0
   fi
   head -n 5 "$work/out" | sed 's/^/        /'
@@ -54,7 +54,7 @@ check() {
 
 topic() { "$kafka" tool TopicCommand --bootstrap-server "$B" --create --topic "$@" >"$work/out" 2>&1 || { cat "$work/out"; bad "cannot make topic $1"; }; }
 reader() { "$python" "$root/ci/foreign_reader.py" "$B" "$@"; }
-produce() { "$ringmail" produce -b "$B" -q "$@"; }
+produce() { timeout -k 5 300 "$ringmail" produce -b "$B" -q "$@"; }
 
 dump() { # dump TOPIC PARTITIONS
   local p
@@ -92,13 +92,13 @@ mistakes() {
   expect "record over max.request.size" 1 "line 2" "${p[@]}" -b "$B" -t large "$work/large"
   { echo small; echo last; } >"$work/small"
   check reader large lines "$work/small"
-  expect "key over max.request.size" 1 "max.request.size" "${p[@]}" -b "$B" -t large -X max.request.size=5000 -k "$(head -c 6000 /dev/zero | tr '\0' k)" "$work/hello"
+  expect "key over max.request.size" 1 "max.request.size" "${p[@]}" -b "$B" -t large -X max.request.size=5000 -X batch.size=5000 -k "$(head -c 6000 /dev/zero | tr '\0' k)" "$work/hello"
 }
 
 typing() {
   topic typed --partitions 1
   mkfifo "$work/keys"
-  produce -t typed --header h=1 --header n <"$work/keys" >"$work/typed" 2>&1 &
+  "$ringmail" produce -b "$B" -q -t typed --header h=1 --header n <"$work/keys" >"$work/typed" 2>&1 &
   local pid=$! status=0
   exec 7>"$work/keys"
   echo "typed first" >&7
@@ -135,7 +135,7 @@ million() {
   topic java --partitions 6
   timed "$lines lines, keyed and unkeyed mixed, from a file" produce -t keyed -K: "$work/lines"
   check reader keyed lines "$work/lines" -K:
-  timed "$lines lines without keys, through a pipe, epoll" sh -c "cat '$work/lines' | '$ringmail' produce -b '$B' -q -t spread -X driver=epoll"
+  timed "$lines lines without keys, through a pipe, epoll" produce -t spread -X driver=epoll < <(cat "$work/lines")
   check reader spread lines "$work/lines"
   # Java's own producer decides where keys belong.
   grep -a -m 20000 '^schl.*:' "$work/lines" | tr -d '\r' >"$work/java"
@@ -149,7 +149,7 @@ timed() {
   local name=$1 start status=0
   shift
   start=$(date +%s%N)
-  timeout -k 5 300 "$@" >"$work/out" 2>&1 || status=$?
+  "$@" >"$work/out" 2>&1 || status=$?
   local ms=$((($(date +%s%N) - start) / 1000000))
   if [ "$status" = 0 ]; then ok "$name: $ms ms"; else bad "$name: exit $status"; tail -n 5 "$work/out" | sed 's/^/        /'; fi
 }

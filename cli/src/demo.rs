@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringmail::testing::{Broker, BrokerOptions};
+use ringmail::testing::{Broker, BrokerOptions, TopicOptions};
 use ringmail::{DeliveryError, DeliveryListener, Producer, RecordMetadata, SendError, Topic};
 
 use crate::args::DemoArgs;
@@ -25,7 +25,8 @@ const SAMPLE: u64 = 16;
 /// Runs the command.
 pub fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     let threads = args.threads.map_or_else(default_threads, usize::from).min(args.records as usize);
-    let options = BrokerOptions { partitions: i32::from(args.partitions), ..BrokerOptions::default() };
+    let topic = TopicOptions { partitions: i32::from(args.partitions), ..TopicOptions::default() };
+    let options = BrokerOptions { topic, ..BrokerOptions::default() };
     let broker = Broker::start(options)
         .map_err(|e| Failure::new(Exit::NotReady, format!("the embedded broker does not start: {e}")))?;
     let workloads: Vec<Workload> = (0..threads).map(|t| Workload::new(t as u16, args.size as usize)).collect();

@@ -1,2 +1,35 @@
-//! The `ringmail` command.
-fn main() {}
+//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker.
+
+mod args;
+mod decoder;
+mod demo;
+mod diagnose;
+mod exit;
+mod failures;
+mod input;
+mod lines;
+mod log;
+mod produce;
+mod progress;
+mod reader;
+mod settings;
+mod verify;
+mod workload;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let args = args::Args::parse();
+    log::init(args.verbose);
+    let ended = match args.command {
+        args::Command::Demo(demo) => demo::run(&demo),
+        args::Command::Produce(produce) => produce::run(&produce),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            log::say(&format!("ringmail: {}", failure.text));
+            failure.exit.into()
+        }
+    }
+}

@@ -267,7 +267,8 @@ fn report(args: &ProduceArgs, account: &Account, took: Duration) {
 
 fn list_settings() {
     for key in ringmail::ProducerConfig::keys() {
-        print(&format!("{}\n    {}\n", key.name, key.doc));
+        let default = key.default().map_or_else(|| "none".to_string(), |value| value.to_string());
+        print(&format!("{} ({}; default {default})\n    {}\n", key.name(), key.values(), key.about()));
     }
 }
 

@@ -35,3 +35,8 @@ pub use decode::{StoredRecord, decode_batch};
 pub use log::StoredBatch;
 pub use options::{BrokerOptions, Fault, OnProduce, ProduceContext, TimestampType, TopicOptions};
 pub use server::{Broker, BrokerStats};
+
+/// The partition that Java's default partitioner gives a key, of `count` partitions.
+pub fn partition_for_key(key: &[u8], count: i32) -> i32 {
+    crate::partitioner::partition_for_key(key, count)
+}

@@ -1,7 +1,9 @@
-//! The readiness driver: non-blocking sockets, `writev`, and epoll (or what the system has instead) through mio.
+//! The readiness driver: non-blocking sockets, one write of many slices, and epoll (or what the system has instead)
+//! through mio.
 //!
 //! A send is tried at once and waits for readiness only when the socket has no room. Readiness is told once per change
 //! (edge), so every reader and writer here goes on until the socket has nothing more, or puts itself on `unfinished`.
+//! Waits are whole milliseconds, rounded up.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read};

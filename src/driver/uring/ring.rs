@@ -93,6 +93,8 @@ impl Ring {
         while self.fill() {
             // More than the ring holds: start these first.
             match self.ring.submit() {
+                // The kernel takes none now: later.
+                Ok(0) => return Ok(()),
                 Err(error) if is_passing(&error) => return Ok(()),
                 result => result?,
             };
