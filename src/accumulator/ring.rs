@@ -74,7 +74,7 @@ impl Accumulator {
         let need = longest(shape);
         let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
         let pending = Pending { fields, shape, need, timestamp, attach, may_open };
-        if need + ENTRY as usize > self.ordinary {
+        if need > self.ordinary {
             return self.append_alone(partition, fields, timestamp, attach, may_open);
         }
         loop {
@@ -261,7 +261,9 @@ impl Accumulator {
     pub(super) fn end(&self, partition: &Partition, position: u64, from: Slot) {
         let ended = Slot::ended(position).0;
         // Relaxed: the word itself says everything; `notify` publishes it.
-        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok() {
+        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok()
+            && !mutated("no_ended_notice")
+        {
             self.notify(partition);
         }
     }
@@ -305,7 +307,9 @@ impl Accumulator {
             partition.advance(position);
         }
         // An install too: who was refused because we held the last run must look again.
-        self.made_room();
+        if !mutated("no_install_wake") {
+            self.made_room();
+        }
         Ok(())
     }
 
