@@ -79,9 +79,9 @@ fn writers_and_a_sender() {
                 while drained < RECORDS {
                     ready.clear();
                     drain.visit_ready(&mut ready);
-                    let leave =
-                        if drain.peek(0).bytes > 256 << 10 || ready.is_empty() { Leave::Now } else { Leave::Complete };
-                    drained += take(&mut drain, &place, leave);
+                    let enough = !ready.is_empty() && drain.peek(0).bytes >= 16 << 10;
+                    let last = drained + (1 << 20) >= RECORDS;
+                    drained += take(&mut drain, &place, if enough || last { Leave::Now } else { Leave::Complete });
                     std::thread::yield_now();
                 }
             });
