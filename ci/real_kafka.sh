@@ -193,7 +193,7 @@ drivers() {
 }
 
 library() {
-  timed "tests/real_kafka.rs" env RINGMAIL_PYTHON="$python" RINGMAIL_WORK="$work" cargo test --release -q --test real_kafka -- --ignored --test-threads=1
+  timed "tests/real_kafka.rs" env RINGMAIL_PYTHON="$python" RINGMAIL_WORK="$work" cargo test --release -q --test real_kafka -- --ignored --test-threads=1 --nocapture
   grep -a -E "^(foreign reader|test |dump)" "$work/out" | cut -c1-200 | sed 's/^/        /' || true
 }
 

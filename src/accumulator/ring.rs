@@ -98,7 +98,7 @@ impl Accumulator {
     ) -> Result<Appended, Refused> {
         let shape = Shape::of(fields);
         let need = longest(shape);
-        let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
+        let timestamp = timestamp.unwrap_or_else(|| self.now());
         let pending = Pending { fields, shape, need, timestamp, attach, may_open };
         if need > self.ordinary {
             return self.append_alone(partition, fields, timestamp, attach, may_open);

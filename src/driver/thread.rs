@@ -16,7 +16,7 @@ use super::machine::Machine;
 use super::probe;
 use super::resolver::Resolver;
 use super::{Driver, Event, Setup, Waker};
-use crate::accumulator::Accumulator;
+use crate::accumulator::{Accumulator, CLOCK_STOPPED};
 use crate::config::{Cores, DriverChoice, IdleStrategy};
 use crate::sender::transmit::{Action, Now};
 use crate::sync::Doorbell;
@@ -49,6 +49,10 @@ pub trait Bell: Send + 'static {
 impl Bell for Arc<Accumulator> {
     fn doorbell(&self) -> &Doorbell {
         &self.doorbell
+    }
+
+    fn clock_stops(&self) {
+        self.clock.store(CLOCK_STOPPED, Relaxed);
     }
 }
 

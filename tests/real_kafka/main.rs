@@ -91,7 +91,7 @@ fn a_broker_killed_and_restarted_loses_nothing_silently() {
     for driver in ["io_uring", "epoll"] {
         let cluster = Cluster::start("killed", "one", &[]);
         cluster.topic("t", 6, &[]);
-        let settings = [("delivery.timeout.ms", "30000"), ("driver", driver)];
+        let settings = [("delivery.timeout.ms", "40000"), ("driver", driver)];
         let beliefs = send_through_trouble(&cluster, &settings, &["--duplicates-allowed"], || {
             cluster.kill9(1);
             thread::sleep(Duration::from_secs(1));

@@ -330,14 +330,11 @@ fn start(address: SocketAddr, _: &SocketOptions) -> io::Result<TcpStream> {
 
 /// One write of what is left of the transmit.
 fn write_some(stream: &TcpStream, io: &mut Io, transmit: &Transmit, cursor: Cursor) -> io::Result<usize> {
-    let mut slices = std::mem::take(&mut io.slices);
-    // SAFETY: gather's clause (c): the slices are cleared below, while the transmit is still borrowed.
-    unsafe { gather::fill(&mut slices, &io.arena, transmit, cursor) };
-    #[cfg(target_os = "linux")]
-    let result = super::socket::write(std::os::fd::AsFd::as_fd(stream), &slices);
-    #[cfg(not(target_os = "linux"))]
-    let result = io::Write::write_vectored(&mut &*stream, &slices);
-    slices.clear();
-    io.slices = slices;
-    result
+    gather::with(&mut io.slices, &io.arena, transmit, cursor, |slices| {
+        #[cfg(target_os = "linux")]
+        let result = super::socket::write(std::os::fd::AsFd::as_fd(stream), slices);
+        #[cfg(not(target_os = "linux"))]
+        let result = io::Write::write_vectored(&mut &*stream, slices);
+        result
+    })
 }
