@@ -6,7 +6,7 @@
 //!             └ sealed: install the next segment
 //! ```
 //! `word` bit layout · `arena`, `pool`, `share` the memory · `segment` a run's header · `partition` a ring · `ring` the
-//! writers' half · `private_claim` records with a run of their own · `entry` listener entries · `ready` the ready set ·
+//! writers' half · `room` waiting for memory · `private_claim` records with a run of their own · `entry` listener entries · `ready` the ready set ·
 //! `drain` the sender's half · `renumber` for splits. Docs of the protocol: ARCHITECTURE.md.
 
 pub mod arena;
@@ -19,6 +19,7 @@ mod private_claim;
 mod ready;
 mod renumber;
 mod ring;
+mod room;
 mod segment;
 mod share;
 mod word;
@@ -31,7 +32,6 @@ mod tests;
 use std::{
     fmt,
     sync::Arc,
-    task::Waker,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -51,6 +51,7 @@ pub use self::{
     partition::Partition,
     private_claim::PrivateClaim,
     renumber::Renumbered,
+    room::Ask,
     segment::UNIT,
 };
 
@@ -176,6 +177,7 @@ pub struct Accumulator {
     pub doorbell: Doorbell,
     /// Callers that were refused as full. Woken whenever memory or a slot became free.
     pub room: WaitList,
+    asks: room::Asked,
     /// The coarse clock, Unix ms: the sender sets it each turn. [`CLOCK_STOPPED`] while the sender sleeps.
     pub clock: plain::AtomicI64,
     /// Segments are installed with listener entries.
@@ -218,6 +220,7 @@ impl Accumulator {
             completions: CompletionPool::new(),
             doorbell: Doorbell::default(),
             room: WaitList::default(),
+            asks: room::Asked::default(),
             clock: plain::AtomicI64::new(CLOCK_STOPPED),
             tagged: plain::AtomicBool::new(false),
             slots,
@@ -259,42 +262,5 @@ impl Accumulator {
     /// Bytes that no segment or claim holds now.
     pub fn free(&self) -> usize {
         self.pool.shares.free() as usize * UNIT
-    }
-
-    /// Somebody waits for room: what is open should be sent at once.
-    pub fn under_pressure(&self) -> bool {
-        self.room.waiting()
-    }
-
-    /// There may be room now: called after every change that could let a refused append succeed.
-    fn made_room(&self) {
-        #[cfg(loom)]
-        if !self.waits {
-            return;
-        }
-        self.room.wake_all();
-    }
-
-    /// Registers for [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it
-    /// sleeps.
-    pub fn wait_for_room(&self, slot: &mut Option<u64>, waker: &Waker) {
-        self.room.register(slot, waker);
-        self.doorbell.ring();
-    }
-
-    /// Calls `attempt` until it gives something or the deadline is over, sleeping in between until there may be room.
-    #[cfg(not(loom))]
-    pub fn block_for_room<T>(
-        &self,
-        deadline: Option<std::time::Instant>,
-        mut attempt: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        crate::sync::block_until(&self.room, deadline, || {
-            let done = attempt();
-            if done.is_none() && self.room.waiting() {
-                self.doorbell.ring();
-            }
-            done
-        })
     }
 }

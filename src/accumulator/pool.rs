@@ -32,6 +32,11 @@ pub const fn units(class: usize) -> u32 {
     1 << (2 * class)
 }
 
+/// Units of at least `bytes`.
+pub fn units_for(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
 /// The smallest class of at least `bytes`; may be [`CLASSES`] or more.
 #[inline]
 pub const fn class_for(bytes: usize) -> usize {

@@ -14,6 +14,7 @@ use super::{
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
+    pool::units_for,
     ring::{BATCH_HEADER, DELTA_STEP, Look, longest},
     segment::{Alone, Fresh, UNIT},
     word::{Base, ENTRY, Extent, Slot},
@@ -96,6 +97,9 @@ impl Accumulator {
             return Err(Refused::TooLarge);
         }
         let share = partition.share.load(Relaxed);
+        if self.defers(units_for(bytes)) {
+            return Err(Refused::BufferFull);
+        }
         let mut wake = false;
         let run = self.pool.take_bytes(bytes, share, &mut wake);
         if wake {

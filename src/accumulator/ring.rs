@@ -10,7 +10,7 @@ use super::{
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
-    pool::{Run, class_for},
+    pool::{Run, class_for, units},
     segment::{Fresh, Header, UNIT},
     word::{Base, Claim, ENTRY, Extent, Slot},
 };
@@ -342,6 +342,9 @@ impl Accumulator {
     ) -> Option<Run> {
         let need = need + if tagged { ENTRY as usize } else { 0 };
         let least = class_for(need);
+        if self.defers(units(least)) {
+            return None;
+        }
         let wanted = if base.index == 0 {
             // A batch that waits behind another will not leave small.
             let behind =

@@ -452,3 +452,33 @@ fn a_stopped_clock_is_not_believed() {
     accumulator.clock.store(CLOCK_STOPPED, Relaxed);
     assert!(append(&accumulator, &partition, b"").unwrap().timestamp > 1_700_000_000_000, "the system's");
 }
+
+#[test]
+fn a_large_record_is_not_starved() {
+    let config = AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() };
+    let (accumulator, mut drain, partition) = new(config);
+    let small: Vec<_> = (1..9).map(|i| drain.add_partition(place(i))).collect();
+    let claims: Vec<_> =
+        (0..2_000).map_while(|i| accumulator.claim(&small[i % 8], 900, None, &[], None).ok()).collect();
+    let large = vec![0; 900_000];
+    assert_eq!(append(&accumulator, &partition, &large).unwrap_err(), Refused::BufferFull);
+    assert!(accumulator.ask(&partition, 10_000).is_none(), "what is small needs no asking");
+    let ask = accumulator.ask(&partition, 900_100).unwrap();
+    let second = accumulator.ask(&partition, 500_000).unwrap();
+    for (i, claim) in claims.into_iter().enumerate() {
+        drop(claim);
+        if i % 2 == 0 {
+            assert_eq!(append(&accumulator, &small[0], b"x").unwrap_err(), Refused::BufferFull, "kept for who asked");
+        }
+    }
+    append(&accumulator, &partition, &large).unwrap();
+    drop(ask);
+    assert_eq!(append(&accumulator, &small[0], b"x").unwrap_err(), Refused::BufferFull, "the next ask stands");
+    drop(second);
+    append(&accumulator, &small[0], b"x").unwrap();
+    // A broker with more than its share holds nobody up.
+    drain.set_leader(0, 1);
+    drain.set_leader(1, 2);
+    append(&accumulator, &partition, &vec![0; 700_000]).unwrap();
+    assert!(accumulator.ask(&partition, 900_100).is_none());
+}

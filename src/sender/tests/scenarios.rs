@@ -282,7 +282,8 @@ fn a_refused_batch_takes_its_numbers_with_it() {
 #[test]
 fn a_leader_hint_is_followed_at_once() {
     let config = config().retry_backoff(Duration::from_secs(60), Duration::from_secs(60));
-    let mut world = World::new(4, BrokerOptions { brokers: 2, ..options(1) }, config.delivery_timeout(Duration::from_secs(300)));
+    let mut world =
+        World::new(4, BrokerOptions { brokers: 2, ..options(1) }, config.delivery_timeout(Duration::from_secs(300)));
     let topic = world.topic("t");
     let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
     finish(&mut world, &first);
@@ -297,9 +298,8 @@ fn a_leader_hint_is_followed_at_once() {
 /// A throttled connection sends nothing until its time is over, and that time does not count as a request timeout.
 #[test]
 fn a_throttle_is_kept_to() {
-    let options = options(1).on_produce(|context| {
-        if context.nth == 0 { Fault::Throttle(Duration::from_secs(3)) } else { Fault::None }
-    });
+    let options = options(1)
+        .on_produce(|context| if context.nth == 0 { Fault::Throttle(Duration::from_secs(3)) } else { Fault::None });
     let mut world = World::new(5, options, config());
     let topic = world.topic("t");
     let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
@@ -356,9 +356,8 @@ fn close_ends_everything() {
 /// Epochs run out at 32767; then the partition takes a new producer id.
 #[test]
 fn a_used_up_epoch_gets_a_new_producer_id() {
-    let options = options(1).on_produce(|context| {
-        if context.nth == 1 { Fault::Error(ErrorCode::INVALID_RECORD) } else { Fault::None }
-    });
+    let options = options(1)
+        .on_produce(|context| if context.nth == 1 { Fault::Error(ErrorCode::INVALID_RECORD) } else { Fault::None });
     let mut world = World::new(9, options, config().linger(Duration::ZERO));
     let topic = world.topic("t");
     let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);

@@ -323,7 +323,8 @@ impl World {
     pub fn kill(&mut self, node: i32) {
         self.restarts += 1;
         self.down.insert(node);
-        let lost: Vec<ConnectionId> = self.links.iter().filter(|(_, link)| link.node == node).map(|(id, _)| *id).collect();
+        let lost: Vec<ConnectionId> =
+            self.links.iter().filter(|(_, link)| link.node == node).map(|(id, _)| *id).collect();
         for id in lost {
             self.after(Duration::ZERO, Event::Closed(id));
         }
