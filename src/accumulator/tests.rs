@@ -482,3 +482,32 @@ fn a_large_record_is_not_starved() {
     append(&accumulator, &partition, &vec![0; 700_000]).unwrap();
     assert!(accumulator.ask(&partition, 900_100).is_none());
 }
+
+#[test]
+fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    let used = |accumulator: &Accumulator| ((32 << 20) - accumulator.free()) >> 10;
+    for (attach, records, kept) in [(Attach::None, 1, 16), (Attach::None, 200, 32), (Attach::Tag(7), 200, 48)] {
+        partition.hint.store(3, Relaxed);
+        if attach != Attach::None {
+            accumulator.tag_records();
+        }
+        for _ in 0..records {
+            accumulator.append(&partition, &value(&[1; 100]), None, attach, true).unwrap();
+        }
+        assert_eq!(used(&accumulator), 64, "KiB while it is open");
+        let chain = drain.drain(0, Leave::Now).unwrap();
+        assert_eq!((chain.segments.len(), used(&accumulator)), (1, kept));
+        let other = drain.add_partition(place(1));
+        append(&accumulator, &other, &[9; 40_000]).unwrap();
+        assert_eq!(read_chain(&accumulator, &chain).len(), records);
+        let segment = &chain.segments[0];
+        for i in 0..segment.count {
+            let expected = if attach == Attach::None { Entry::None } else { Entry::Tag { tag: 7, timestamp: 1_000 } };
+            assert_eq!(accumulator.entry(segment.index, i), expected);
+        }
+        settle(&mut drain, chain, &partition.place);
+        drain_all(&mut drain, other.id);
+        assert_eq!(used(&accumulator), 0);
+    }
+}
