@@ -129,13 +129,9 @@ impl Drain {
     }
 
     /// A partition that was added. Panics for any other id: a bug of ours.
+    #[cfg(test)]
     pub fn partition(&self, id: u32) -> &Arc<Partition> {
         &self.heads[id as usize].partition
-    }
-
-    /// How many there are.
-    pub fn partitions(&self) -> u32 {
-        self.heads.len() as u32
     }
 
     /// The partition is led by this node now; -1: by nobody known. Its segments from now on count in that node's share.

@@ -24,9 +24,11 @@ mod segment;
 mod share;
 mod word;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 use std::{
@@ -46,11 +48,10 @@ use self::{
 use crate::sync::{Doorbell, Relaxed, WaitList, plain};
 
 pub use self::{
-    drain::{Chain, Drain, Leave, Peek, SealedSegment},
+    drain::{Drain, Leave},
     entry::Entry,
     partition::Partition,
     private_claim::PrivateClaim,
-    renumber::Renumbered,
     room::Ask,
     segment::UNIT,
 };
@@ -116,7 +117,8 @@ impl fmt::Display for Unfit {
 /// Who is told about a record's end besides nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attach {
-    /// Nobody.
+    /// Nobody: of no use but in tests.
+    #[cfg(test)]
     None,
     /// The `Delivery` that the append returns.
     Delivery,
@@ -139,8 +141,6 @@ impl Attach {
 pub struct Appended {
     /// Some for [`Attach::Delivery`].
     pub delivery: Option<Delivery>,
-    /// The record's timestamp, Unix ms: the caller's or the accumulator's clock.
-    pub timestamp: i64,
 }
 
 /// Why a record was not accepted. Nothing of it is kept.
@@ -148,6 +148,13 @@ pub struct Appended {
 pub enum Refused {
     /// No memory now, or none for this partition's broker.
     BufferFull,
+    /// The same for a record that needs a run of its own: who waits for it does well to [`Accumulator::ask`].
+    NoRun {
+        /// Of the memory, what it needs.
+        units: u32,
+        /// Which share of the memory it would count in.
+        share: u32,
+    },
     /// The partition has as many undrained segments as its ring has slots.
     RingFull,
     /// The partition was closed.
@@ -161,7 +168,7 @@ pub enum Refused {
 impl Refused {
     /// Waiting for room may help.
     pub fn is_full(self) -> bool {
-        matches!(self, Self::BufferFull | Self::RingFull)
+        matches!(self, Self::BufferFull | Self::NoRun { .. } | Self::RingFull)
     }
 }
 
@@ -252,11 +259,6 @@ impl Accumulator {
     /// The memory that transmits refer to.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.pool.arena
-    }
-
-    /// Where completions come from.
-    pub fn completions(&self) -> &Arc<CompletionPool> {
-        &self.completions
     }
 
     /// Bytes that no segment or claim holds now.

@@ -135,7 +135,7 @@ impl Accumulator {
             if complete || place.sender_must_know(len, partition.leave_at.load(Relaxed)) {
                 self.notify(partition);
             }
-            return Ok(Appended { delivery, timestamp });
+            return Ok(Appended { delivery });
         }
     }
 
@@ -345,15 +345,14 @@ impl Accumulator {
         if self.defers(units(least)) {
             return None;
         }
-        let wanted = if base.index == 0 {
+        let leave_at = u64::from(partition.leave_at.load(Relaxed));
+        let wanted = match base.bytes.checked_div(base.index) {
             // A batch that waits behind another will not leave small.
-            let behind =
-                if partition.has_backlog(base) { class_for(partition.leave_at.load(Relaxed) as usize) } else { 0 };
-            behind.max(partition.hint.load(Relaxed) as usize)
-        } else {
-            // On the way to `leave_at`, what is missing; beyond it, four times as much as the last one's likely size.
-            let missing = u64::from(partition.leave_at.load(Relaxed)).saturating_sub(base.bytes);
-            if missing > 0 { class_for(missing as usize) } else { class_for((base.bytes / base.index) as usize) + 1 }
+            None if partition.has_backlog(base) => class_for(leave_at as usize).max(partition.hint()),
+            None => partition.hint(),
+            // On the way to `leave_at`, what is missing; beyond it, a class above what there is on average.
+            Some(_) if base.bytes < leave_at => class_for((leave_at - base.bytes) as usize),
+            Some(average) => class_for(average as usize) + 1,
         };
         // Not more than what `limit` leaves.
         let most = class_for(partition.room(base.bytes) as usize);
@@ -379,6 +378,10 @@ impl Partition {
         let Some(before) = self.tail.load(Relaxed).checked_sub(base.index + 1) else { return false };
         let word = Slot(self.slot(before).load(Relaxed));
         word.is_installed() && word.lap() == self.lap(before) & 1
+    }
+
+    fn hint(&self) -> usize {
+        self.hint.load(Relaxed) as usize
     }
 
     /// Bytes of records that may still follow `bytes` in one batch.

@@ -5,10 +5,13 @@
 //! (what is open still takes records), the sender sends what is open, and acks bring the memory together. An ask whose broker
 //! already has its share of the memory holds nobody up. Asks are served in their order; each ends with its `Ask`.
 
-use std::sync::{Arc, PoisonError};
-use std::task::Waker;
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    task::Waker,
+};
 
-use super::{Accumulator, Partition, pool::units_for};
+use super::{Accumulator, Refused};
 use crate::sync::{Relaxed, plain};
 
 /// What waiting callers want of large runs.
@@ -36,10 +39,15 @@ impl Asked {
 }
 
 /// A caller that waits for a large run. While the first of them lives, small takes are refused.
-#[derive(Debug)]
 pub struct Ask {
     accumulator: Arc<Accumulator>,
     ticket: u64,
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ask").field(&self.ticket).finish()
+    }
 }
 
 impl Drop for Ask {
@@ -65,11 +73,11 @@ impl Accumulator {
         self.room.wake_all();
     }
 
-    /// To be held while waiting for room for a record of up to `bytes` (its longest form). `None`: it needs no run of its
-    /// own, so it needs no asking, or its broker holds more than its share, so it may not hold up the others.
-    pub fn ask(self: &Arc<Self>, partition: &Partition, bytes: usize) -> Option<Ask> {
-        let (share, units) = (partition.share.load(Relaxed), units_for(bytes));
-        if bytes <= self.ordinary || !self.pool.shares.is_fair(share, units) {
+    /// To be held while waiting for room after `refused`. `None`: no run of its own is needed, or its broker holds more
+    /// than its share already, so it may not hold up the others.
+    pub fn ask(self: &Arc<Self>, refused: Refused) -> Option<Ask> {
+        let Refused::NoRun { units, share } = refused else { return None };
+        if !self.pool.shares.is_fair(share, units) {
             return None;
         }
         let ticket = self.asks.change(|asks| {
