@@ -34,8 +34,8 @@ pub mod testing;
 pub use completion::{Delivery, DeliveryListener, RecordMetadata};
 pub use config::{Acks, ConfigKey, Cores, DriverChoice, IdleStrategy, ProducerConfig};
 pub use error::{
-    BrokerError, CloseReport, ConfigError, DeliveryError, DeliveryErrorKind, Leftover, Refused, SendError, WaitedFor,
-    Written,
+    BrokerError, CloseReport, ConfigError, DeliveryError, DeliveryErrorKind, Leftover, Refused, SendError, Trouble,
+    WaitedFor, Written,
 };
 #[cfg(not(loom))]
 pub use producer::{Claim, CloseFuture, FlushFuture, PartitionInfo, Producer, ProducerBuilder, SendFuture, Topic};

@@ -244,8 +244,7 @@ fn a_topic_with_small_batches_gets_everything(driver: DriverChoice) {
         assert_eq!(delivery.wait().unwrap().offset(), Some(number as i64));
     }
     let log = broker.log("small", 0);
-    let stored: Vec<u64> =
-        values(&log).iter().map(|value| value.split(' ').next().unwrap().parse().unwrap()).collect();
+    let stored: Vec<u64> = values(&log).iter().map(|value| value.split(' ').next().unwrap().parse().unwrap()).collect();
     assert_eq!(stored, (0..20_000).collect::<Vec<_>>());
     // One record that is too large by itself.
     let error = topic.send(Record::value(&vec![b'y'; 30_000])).unwrap().wait().unwrap_err();
@@ -336,9 +335,8 @@ fn a_full_buffer_gives_the_record_back(driver: DriverChoice) {
 }
 
 fn an_unanswered_record_is_possibly_written(driver: DriverChoice) {
-    let broker = start(one_partition().on_produce(|context| {
-        if context.count == 1 { Fault::HangAfter } else { Fault::None }
-    }));
+    let broker =
+        start(one_partition().on_produce(|context| if context.count == 1 { Fault::HangAfter } else { Fault::None }));
     let producer = builder(&broker, driver)
         .request_timeout(Duration::from_millis(100))
         .delivery_timeout(Duration::from_millis(250))
@@ -352,9 +350,10 @@ fn an_unanswered_record_is_possibly_written(driver: DriverChoice) {
 }
 
 fn a_refused_record_is_not_written(driver: DriverChoice) {
-    let broker = start(one_partition().on_produce(|context| {
-        if context.nth == 0 { Fault::Error(ErrorCode::INVALID_RECORD) } else { Fault::None }
-    }));
+    let broker =
+        start(one_partition().on_produce(|context| {
+            if context.nth == 0 { Fault::Error(ErrorCode::INVALID_RECORD) } else { Fault::None }
+        }));
     let producer = builder(&broker, driver).linger(Duration::ZERO).build().unwrap();
     let topic = producer.topic("refused").unwrap();
     let error = topic.send(Record::value("bad")).unwrap().wait().unwrap_err();
@@ -482,7 +481,8 @@ fn claims_are_written_in_place(driver: DriverChoice) {
 
 fn the_last_drop_sends_what_was_accepted(driver: DriverChoice) {
     let broker = start(one_partition());
-    let producer = builder(&broker, driver).linger(Duration::from_secs(100)).set("delivery.timeout.ms", "200000").build();
+    let producer =
+        builder(&broker, driver).linger(Duration::from_secs(100)).set("delivery.timeout.ms", "200000").build();
     let producer = producer.unwrap();
     let topic = producer.topic("drop").unwrap();
     let other = producer.clone();

@@ -230,7 +230,7 @@ impl Drain {
             }
             let header = self.accumulator.pool.header(word.segment());
             // A writer ended the chain here, and the next batch has begun.
-            if !chain.is_empty() && header.base().index == 0 {
+            if !chain.is_empty() && header.base().index == 0 && !mutated("walk_past_start") {
                 return true;
             }
             if leave == Leave::Now && !seal_last(header, chain.is_empty()) {
@@ -371,7 +371,9 @@ impl Accumulator {
     pub fn release(&self, segment: u32) {
         let (share, units) = self.pool.header(segment).run();
         self.pool.put(segment, units, share);
-        self.made_room();
+        if !mutated("no_release_wake") {
+            self.made_room();
+        }
     }
 
     /// Who is to be told about record `i` of a drained segment that was not released.

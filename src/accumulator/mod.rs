@@ -28,7 +28,12 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::{fmt, sync::Arc, task::Waker};
+use std::{
+    fmt,
+    sync::Arc,
+    task::Waker,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use self::{
     arena::Arena,
@@ -159,6 +164,9 @@ impl Refused {
     }
 }
 
+/// What [`Accumulator::clock`] says before the sender's first turn and while the sender sleeps.
+pub const CLOCK_STOPPED: i64 = i64::MIN;
+
 /// What writers and the sender share.
 pub struct Accumulator {
     pool: Pool,
@@ -168,7 +176,7 @@ pub struct Accumulator {
     pub doorbell: Doorbell,
     /// Callers that were refused as full. Woken whenever memory or a slot became free.
     pub room: WaitList,
-    /// The coarse clock, Unix ms: the sender sets it.
+    /// The coarse clock, Unix ms: the sender sets it each turn. [`CLOCK_STOPPED`] while the sender sleeps.
     pub clock: plain::AtomicI64,
     /// Segments are installed with listener entries.
     tagged: plain::AtomicBool,
@@ -210,7 +218,7 @@ impl Accumulator {
             completions: CompletionPool::new(),
             doorbell: Doorbell::default(),
             room: WaitList::default(),
-            clock: plain::AtomicI64::new(0),
+            clock: plain::AtomicI64::new(CLOCK_STOPPED),
             tagged: plain::AtomicBool::new(false),
             slots,
             ordinary: shared.min(max_request_size.saturating_sub(BATCH_HEADER as usize)),
@@ -226,6 +234,16 @@ impl Accumulator {
     /// append with a tag or callback does it too.
     pub fn tag_records(&self) {
         self.tagged.store(true, Relaxed);
+    }
+
+    /// What time a record without a timestamp gets, Unix ms: the coarse clock's, or the system's while nobody keeps
+    /// that one going (then the path is not hot).
+    #[inline]
+    fn now(&self) -> i64 {
+        match self.clock.load(Relaxed) {
+            CLOCK_STOPPED => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64),
+            now => now,
+        }
     }
 
     /// The memory that transmits refer to.

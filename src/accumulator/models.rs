@@ -216,34 +216,53 @@ fn continue_or_end() {
     });
 }
 
-/// A chain with room for the one writer's record and not for the other's, which ends it; the sender only looks where
-/// the ready set points, and takes only what is complete.
+/// A chain with room for the one writer's record and not for the other's.
+fn short_chain(segments: usize) -> (Room, [thread::JoinHandle<()>; 2]) {
+    let room = Room::new(1, 2 * SLOTS, segments, SMALLEST + 2);
+    room.bind();
+    room.set_busy(true);
+    // Behind the first record there is room for ten bytes: for one of 9, not for one of 11.
+    room.partitions[0].limit.store(61 + 8 + 10, Relaxed);
+    room.append(0, 30);
+    let (accumulator, ring, accepted) = (room.accumulator.clone(), room.partitions[0].clone(), room.accepted.clone());
+    let large = thread::spawn(move || {
+        if append(&accumulator, &ring, &[20, 20, 20]).is_ok() {
+            accepted.lock().unwrap().push((0, 20));
+        }
+    });
+    let small = room.writer(0, &[10]);
+    (room, [large, small])
+}
+
+/// The one seals with `continues`, the other ends the chain and starts a batch in the slot that said so.
 #[test]
 fn a_writer_ends_the_chain() {
     explore(2, || {
-        let mut room = Room::new(1, 2 * SLOTS, 4, SMALLEST + 2);
-        room.bind();
-        room.set_busy(true);
-        // Behind the first record there is room for ten bytes: for one of 9, not for one of 11.
-        room.partitions[0].limit.store(61 + 8 + 10, Relaxed);
-        room.append(0, 30);
-        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
-        let large = thread::spawn(move || append(&accumulator, &ring, &[20, 20, 20]).unwrap());
-        room.accepted.lock().unwrap().push((0, 20));
-        let small = room.writer(0, &[10]);
+        let (mut room, writers) = short_chain(4);
         let mut out = Out::default();
-        // The first batch must come of itself; what the last writer left open, only when asked for.
-        while !out.0.contains(&(0, 30)) {
-            room.visit_ready(|room, partition| out.take(room, partition, Leave::Complete));
-            if !out.0.contains(&(0, 30)) {
-                room.park();
-            }
-        }
-        large.join().unwrap();
-        join([small]);
+        out.take(&mut room, 0, Leave::Complete);
+        join(writers);
         out.take(&mut room, 0, Leave::Now);
         out.check(&room);
         assert_eq!(room.free(), 4, "no segment leaked");
+    });
+}
+
+/// The same without memory for what comes next: the ended chain must come of itself.
+#[test]
+fn an_ended_chain_is_told() {
+    explore(2, || {
+        let (mut room, writers) = short_chain(1);
+        let mut out = Out::default();
+        while out.0.is_empty() {
+            room.visit_ready(|room, partition| out.take(room, partition, Leave::Complete));
+            if out.0.is_empty() {
+                room.park();
+            }
+        }
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
     });
 }
 
@@ -413,27 +432,7 @@ fn last_commit_notifies() {
 /// Listener entries lie in the same segment, behind the same commit.
 #[test]
 fn entries_come_with_their_records() {
-    explore(2, || {
-        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
-        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
-        let writer = thread::spawn(move || {
-            let fields = Fields { value: Some(&[10]), ..Fields::default() };
-            accumulator.append(&ring, &fields, None, Attach::Tag(77), true).unwrap();
-        });
-        room.append(0, 20);
-        let mut tags = 0;
-        for last in [false, true] {
-            if last {
-                writer.join().unwrap();
-                break;
-            }
-            tags += tags_of(&mut room);
-        }
-        tags += tags_of(&mut room);
-        assert_eq!(tags, 1);
-    });
-
-    fn tags_of(room: &mut Room) -> usize {
+    fn tags(room: &mut Room) -> usize {
         let mut tags = 0;
         while let Some(chain) = room.drain.drain(0, Leave::Now) {
             for segment in &chain.segments {
@@ -451,6 +450,18 @@ fn entries_come_with_their_records() {
         }
         tags
     }
+    explore(3, || {
+        let mut room = Room::new(1, 2 * SLOTS, 4, SMALLEST);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || {
+            let fields = Fields { value: Some(&[10]), ..Fields::default() };
+            accumulator.append(&ring, &fields, None, Attach::Tag(77), true).unwrap();
+        });
+        room.append(0, 20);
+        let early = tags(&mut room);
+        writer.join().unwrap();
+        assert_eq!(early + tags(&mut room), 1);
+    });
 }
 
 struct Unpark(thread::Thread);
@@ -579,7 +590,7 @@ fn siblings_merge() {
 /// A run is used whole, then split by one thread and its sibling used by another.
 #[test]
 fn split_hands_over() {
-    explore(2, || {
+    explore(3, || {
         let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
         let [whole, sibling] = [1, 0].map(|class| {
             let pool = pool.clone();

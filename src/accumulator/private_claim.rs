@@ -76,7 +76,7 @@ impl Accumulator {
         headers: &[Header<'_>],
         timestamp: Option<i64>,
     ) -> Result<PrivateClaim, Refused> {
-        let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
+        let timestamp = timestamp.unwrap_or_else(|| self.now());
         let fields = Fields { key, value: None, headers };
         let prepared = self.prepare(partition, &fields, Some(value_len), timestamp)?;
         Ok(PrivateClaim { accumulator: self.clone(), partition: partition.clone(), prepared: Some(prepared) })

@@ -72,9 +72,9 @@ impl Accumulator {
     ) -> Result<Appended, Refused> {
         let shape = Shape::of(fields);
         let need = longest(shape);
-        let timestamp = timestamp.unwrap_or_else(|| self.clock.load(Relaxed));
+        let timestamp = timestamp.unwrap_or_else(|| self.now());
         let pending = Pending { fields, shape, need, timestamp, attach, may_open };
-        if need + ENTRY as usize > self.ordinary {
+        if need > self.ordinary {
             return self.append_alone(partition, fields, timestamp, attach, may_open);
         }
         loop {
@@ -240,7 +240,9 @@ impl Accumulator {
         let bytes = base.bytes + bytes;
         slots
             && partition.room(bytes) >= need as u64
-            && (partition.busy.load(Relaxed) || bytes < u64::from(partition.leave_at.load(Relaxed)))
+            && (partition.busy.load(Relaxed)
+                || bytes < u64::from(partition.leave_at.load(Relaxed))
+                || partition.has_backlog(base))
     }
 
     pub(super) fn seal(&self, partition: &Partition, segment: &Header, claim: Claim, need: usize) {
@@ -259,7 +261,9 @@ impl Accumulator {
     pub(super) fn end(&self, partition: &Partition, position: u64, from: Slot) {
         let ended = Slot::ended(position).0;
         // Relaxed: the word itself says everything; `notify` publishes it.
-        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok() {
+        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok()
+            && !mutated("no_ended_notice")
+        {
             self.notify(partition);
         }
     }
@@ -303,7 +307,9 @@ impl Accumulator {
             partition.advance(position);
         }
         // An install too: who was refused because we held the last run must look again.
-        self.made_room();
+        if !mutated("no_install_wake") {
+            self.made_room();
+        }
         Ok(())
     }
 
@@ -320,7 +326,9 @@ impl Accumulator {
         let need = need + if tagged { ENTRY as usize } else { 0 };
         let least = class_for(need);
         let wanted = if base.index == 0 {
-            partition.hint.load(Relaxed) as usize
+            // A batch that waits behind another will not leave small.
+            let behind = if partition.has_backlog(base) { class_for(partition.leave_at.load(Relaxed) as usize) } else { 0 };
+            behind.max(partition.hint.load(Relaxed) as usize)
         } else {
             // On the way to `leave_at`, what is missing; beyond it, four times as much as the last one's likely size.
             let missing = u64::from(partition.leave_at.load(Relaxed)).saturating_sub(base.bytes);
@@ -344,6 +352,14 @@ impl Accumulator {
 }
 
 impl Partition {
+    /// Whether the batch of the newest segment, whose place in it `base` tells, stands behind one that was not drained:
+    /// then it may as well grow. A hint: the newest position may lag by one.
+    fn has_backlog(&self, base: Base) -> bool {
+        let Some(before) = self.tail.load(Relaxed).checked_sub(base.index + 1) else { return false };
+        let word = Slot(self.slot(before).load(Relaxed));
+        word.is_installed() && word.lap() == self.lap(before) & 1
+    }
+
     /// Bytes of records that may still follow `bytes` in one batch.
     #[inline]
     pub(super) fn room(&self, bytes: u64) -> u64 {

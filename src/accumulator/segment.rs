@@ -121,7 +121,7 @@ impl Header {
         self.max_timestamp.store(alone.timestamp, Relaxed);
         self.start.store(alone.start, Relaxed);
         self.len.store(alone.len, Relaxed);
-        self.commit.0.store(Commit::COMPLETE + Commit::record(0, alone.delivery), Relaxed);
+        self.commit.0.store(Commit::complete() + Commit::record(0, alone.delivery), Relaxed);
         let claim = Claim::open(self.next_generation()).add(0).seal(alone.continues);
         self.claim.store(claim.0, Release);
         claim.generation()

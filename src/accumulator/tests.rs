@@ -443,3 +443,11 @@ fn what_cannot_be_is_refused() {
     assert_eq!(with(|config| config.slots = 12), Some(Unfit::Slots));
     assert_eq!(with(|config| config.slots = 512), Some(Unfit::Slots));
 }
+
+#[test]
+fn a_stopped_clock_is_not_believed() {
+    let (accumulator, _drain, partition) = new(AccumulatorConfig::default());
+    assert_eq!(append(&accumulator, &partition, b"").unwrap().timestamp, 1_000, "the sender's");
+    accumulator.clock.store(CLOCK_STOPPED, Relaxed);
+    assert!(append(&accumulator, &partition, b"").unwrap().timestamp > 1_700_000_000_000, "the system's");
+}

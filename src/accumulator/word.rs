@@ -146,7 +146,10 @@ pub struct Commit(pub u64);
 
 impl Commit {
     /// Sealed with everything committed and no deliveries.
-    pub const COMPLETE: u64 = if mutated("plain_zero") { 0 } else { 1 << 63 };
+    #[inline]
+    pub fn complete() -> u64 {
+        if mutated("plain_zero") { 0 } else { 1 << 63 }
+    }
 
     /// What a commit adds.
     #[inline]
@@ -156,7 +159,7 @@ impl Commit {
 
     /// What a seal adds.
     pub fn sealed(bytes: u64) -> u64 {
-        Self::COMPLETE.wrapping_sub(bytes)
+        Self::complete().wrapping_sub(bytes)
     }
 
     /// Sealed, and every claim is committed.

@@ -4,7 +4,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+#[cfg(not(loom))]
+use std::time::Duration;
+use std::time::Instant;
 
 use super::primitives::thread;
 use super::slot::Hold;
@@ -39,11 +41,7 @@ impl Delivery {
     /// Why it was not delivered, and whether it may have been written all the same. On the thread that runs listeners
     /// and callbacks: `WouldDeadlock`, unless the record is done already.
     pub fn wait(mut self) -> Result<RecordMetadata, DeliveryError> {
-        loop {
-            if let Some(done) = self.block(None) {
-                return done;
-            }
-        }
+        self.block_for_ever()
     }
 
     /// Like [`wait`](Self::wait), for `timeout` at most. `None`: still on its way.
@@ -55,11 +53,7 @@ impl Delivery {
         // A time too far away to be expressed is not a limit.
         match Instant::now().checked_add(timeout) {
             Some(deadline) => self.block(Some(deadline)),
-            None => loop {
-                if let Some(done) = self.block(None) {
-                    return Some(done);
-                }
-            },
+            None => Some(self.block_for_ever()),
         }
     }
 
@@ -71,6 +65,14 @@ impl Delivery {
     /// The record's timestamp as it was sent, in milliseconds since the Unix epoch.
     pub fn timestamp(&self) -> i64 {
         self.timestamp
+    }
+
+    fn block_for_ever(&mut self) -> Done {
+        loop {
+            if let Some(done) = self.block(None) {
+                return done;
+            }
+        }
     }
 
     /// `None` only past the deadline.

@@ -13,6 +13,8 @@ mod pool;
 mod primitives;
 mod slot;
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -21,5 +23,3 @@ pub(crate) use metadata::Outcome;
 pub use metadata::{DeliveryListener, RecordMetadata};
 pub(crate) use pool::CompletionPool;
 pub(crate) use slot::CompletionRef;
-
-pub(crate) use crate::record::Place;

@@ -7,8 +7,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::primitives::{AcqRel, Acquire, AtomicU64, Mutex, lock};
+use super::primitives::{Acquire, AtomicU64, Mutex, Relaxed, held, mutated, order};
 use super::slot::Slot;
+use crate::sync::Release;
 
 /// Slots in the first chunk; chunk `k` holds `FIRST << k`.
 const FIRST: u32 = if cfg!(loom) { 2 } else { 64 };
@@ -38,12 +39,13 @@ impl CompletionPool {
     }
 
     fn pop_free(&self) -> Option<&Slot> {
-        let mut head = self.head.load(Acquire);
+        let mut head = self.head.load(order("completion_pop", Acquire));
         loop {
             let slot = self.slot((head as u32).checked_sub(1)?);
             // If another thread takes the slot meanwhile, what is read here may be anything, and the CAS fails.
             let next = slot.next();
-            match self.head.compare_exchange_weak(head, changed(head, next), Acquire, Acquire) {
+            match self.head.compare_exchange_weak(head, changed(head, next), Relaxed, order("completion_pop", Acquire))
+            {
                 Ok(_) => return Some(slot),
                 Err(now) => head = now,
             }
@@ -57,10 +59,15 @@ impl CompletionPool {
 
     /// Puts slots that are already linked on the stack: `first` on top.
     fn push_chain(&self, first: &Slot, last: &Slot) {
-        let mut head = self.head.load(Acquire);
+        let mut head = self.head.load(Relaxed);
         loop {
             last.set_next(head as u32);
-            match self.head.compare_exchange_weak(head, changed(head, first.number() + 1), AcqRel, Acquire) {
+            match self.head.compare_exchange_weak(
+                head,
+                changed(head, first.number() + 1),
+                order("completion_push", Release),
+                Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -69,7 +76,7 @@ impl CompletionPool {
 
     #[cold]
     fn grow(&self) -> &Slot {
-        let mut grown = lock(&self.grown);
+        let mut grown = held(self.grown.lock());
         // Whoever had the lock before may have grown it for us too.
         if let Some(slot) = self.pop_free() {
             return slot;
@@ -117,6 +124,6 @@ impl CompletionPool {
 
 /// The head after one more change, with `next` (a number plus 1, or 0) on top.
 fn changed(head: u64, next: u32) -> u64 {
-    let changes = (head >> 32).wrapping_add(1);
+    let changes = (head >> 32).wrapping_add(if mutated("completion_no_count") { 0 } else { 1 });
     changes << 32 | u64::from(next)
 }

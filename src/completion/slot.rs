@@ -25,7 +25,7 @@ use std::task::Waker;
 use super::delivery::Delivery;
 use super::metadata::{Outcome, RecordMetadata};
 use super::pool::CompletionPool;
-use super::primitives::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, UnsafeCell, lock};
+use super::primitives::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, UnsafeCell, held, mutated, order};
 use crate::error::{DeliveryError, DeliveryErrorKind};
 use crate::record::Place;
 
@@ -106,7 +106,7 @@ impl Slot {
     /// Wakes those who wait for a record of `range`; `None`: all.
     fn wake(&self, range: Option<&Range<u32>>) {
         let mut woken = {
-            let mut shared = lock(&self.shared);
+            let mut shared = held(self.shared.lock());
             let Some(shared) = shared.as_deref_mut() else { return };
             match range {
                 None => std::mem::take(&mut shared.waiters),
@@ -122,7 +122,7 @@ impl Slot {
             drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
         }
         // The next time this slot is waited for, there is room already.
-        if let Some(shared) = lock(&self.shared).as_deref_mut()
+        if let Some(shared) = held(self.shared.lock()).as_deref_mut()
             && shared.waiters.capacity() == 0
         {
             shared.waiters = woken;
@@ -138,7 +138,7 @@ impl Slot {
         // SAFETY: (d), the caller's promise.
         let whole = self.whole.with_mut(|whole| unsafe { std::mem::take(&mut *whole) });
         if self.state.load(Relaxed) & (PARTIAL | WAITERS) != 0
-            && let Some(shared) = lock(&self.shared).as_deref_mut()
+            && let Some(shared) = held(self.shared.lock()).as_deref_mut()
         {
             const KEPT: usize = 64;
             shared.parts.clear();
@@ -159,8 +159,12 @@ impl Slot {
 /// The caller has that many, of a slot in use, and does not use them again.
 unsafe fn release(slot: NonNull<Slot>, references: u64) {
     // SAFETY: (a), in use by the caller's own references.
-    let before = unsafe { slot.as_ref() }.references.fetch_sub(references, AcqRel);
-    if before == references {
+    let count = unsafe { &slot.as_ref().references };
+    let mut left = count.fetch_sub(references, order("completion_release", AcqRel)) - references;
+    if mutated("completion_zero_by_load") {
+        left = count.load(Acquire);
+    }
+    if left == 0 {
         // SAFETY: (b), zero: nobody else knows it any more, and the pool lives as long as `held`.
         let held = unsafe { slot.as_ref().recycle() };
         drop(held);
@@ -233,7 +237,7 @@ impl CompletionRef {
         // SAFETY: (a), kept in use by the sender's references.
         let slot = unsafe { self.slot().as_ref() };
         {
-            let mut shared = lock(&slot.shared);
+            let mut shared = held(slot.shared.lock());
             shared.get_or_insert_default().parts.push((range.clone(), place.clone(), outcome.clone()));
             slot.state.fetch_or(PARTIAL, AcqRel);
         }
@@ -259,7 +263,9 @@ impl CompletionRef {
                 // SAFETY: (d), before DONE.
                 slot.whole.with_mut(|whole| unsafe { (*whole).result = result });
             }
-            if slot.state.fetch_or(DONE, AcqRel) & WAITERS != 0 {
+            let seen = mutated("completion_done_by_load").then(|| slot.state.load(Acquire));
+            let before = slot.state.fetch_or(DONE, order("completion_done", AcqRel));
+            if seen.unwrap_or(before) & WAITERS != 0 {
                 slot.wake(None);
             }
         }
@@ -303,18 +309,20 @@ impl Hold {
     /// The result of record `index`, if it is known.
     pub(super) fn look(&self, index: u32, timestamp: i64) -> Option<Result<RecordMetadata, DeliveryError>> {
         let slot = self.slot();
-        let state = slot.state.load(Acquire);
+        let state = slot.state.load(order("completion_look", Acquire));
         if state & PARTIAL != 0
-            && let Some((range, place, outcome)) = lock(&slot.shared).as_ref().and_then(|shared| shared.part(index))
+            && let Some((range, place, outcome)) =
+                held(slot.shared.lock()).as_deref().and_then(|shared| shared.part(index))
         {
             return Some(outcome.of_record(place, index - range.start, timestamp));
         }
         if state & DONE == 0 {
             return None;
         }
-        // SAFETY: (d), after DONE was seen.
         let result = slot.whole.with(|whole| {
-            unsafe { &*whole }.result.as_ref().map(|(place, outcome)| outcome.of_record(place, index, timestamp))
+            // SAFETY: (d), DONE was seen, and this reference keeps the slot in use.
+            let (place, outcome) = unsafe { &*whole }.result.as_ref()?;
+            Some(outcome.of_record(place, index, timestamp))
         });
         // A record in no part and without a rest is a bug of the sender: better said than waited for.
         Some(result.unwrap_or_else(|| Err(DeliveryError::placeless(DeliveryErrorKind::Unresolved))))
@@ -325,11 +333,13 @@ impl Hold {
         let slot = self.slot();
         // Wakers are the caller's code: cloned before the lock is taken, dropped after it is free.
         let waker = waker.clone();
+        let flag = || slot.state.fetch_or(WAITERS, AcqRel);
+        let early = mutated("completion_flag_first").then(flag);
         let replaced;
         {
-            let mut shared = lock(&slot.shared);
+            let mut shared = held(slot.shared.lock());
             let shared = shared.get_or_insert_default();
-            if shared.part(index).is_some() {
+            if shared.part(index).is_some() && !mutated("completion_register_blind") {
                 return false;
             }
             replaced = match shared.waiters.binary_search_by_key(&index, |(index, _)| *index) {
@@ -342,7 +352,9 @@ impl Hold {
         }
         drop(replaced);
         // One word, changed by both sides: either DONE is seen here, or the sender sees WAITERS and looks for wakers.
-        let pending = slot.state.fetch_or(WAITERS, AcqRel) & DONE == 0;
+        let seen = mutated("completion_flag_by_load").then(|| slot.state.load(Acquire));
+        let before = early.unwrap_or_else(flag);
+        let pending = seen.unwrap_or(before) & DONE == 0;
         if !pending {
             self.deregister(index);
         }
@@ -351,7 +363,7 @@ impl Hold {
 
     /// Forgets the waker of record `index`.
     pub(super) fn deregister(&self, index: u32) {
-        let mut shared = lock(&self.slot().shared);
+        let mut shared = held(self.slot().shared.lock());
         let waker = shared.as_deref_mut().and_then(|shared| {
             let at = shared.waiters.binary_search_by_key(&index, |(index, _)| *index).ok()?;
             Some(shared.waiters.remove(at))

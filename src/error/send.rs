@@ -89,19 +89,36 @@ pub enum WaitedFor {
         /// The topic.
         topic: Arc<str>,
         /// What the last try ended with.
-        cause: Option<Box<BrokerError>>,
-        /// Why no broker can be reached, in words.
-        trouble: Option<Box<str>>,
+        trouble: Option<Box<Trouble>>,
     },
     /// Room in `buffer.memory`.
     Memory,
     /// A producer id, which brokers give out.
     ProducerId {
         /// Why there is none, in words.
-        trouble: Option<Box<str>>,
+        trouble: Option<Box<Trouble>>,
     },
     /// The records of a flush.
     Flush,
+}
+
+/// What stood in the way of something that was waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// A broker's answer.
+    Broker(BrokerError),
+    /// No broker could be reached: why, in words.
+    Connection(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker(error) => write!(f, "the last answer was {error}"),
+            Self::Connection(why) => f.write_str(why),
+        }
+    }
 }
 
 impl fmt::Display for SendError {
@@ -166,13 +183,9 @@ impl fmt::Display for SendError {
 impl fmt::Display for WaitedFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Metadata { topic, cause, trouble } => {
-                write!(f, "no metadata for topic '{topic}'")?;
-                match (cause, trouble) {
-                    (Some(cause), _) => write!(f, "; the last answer was {cause}"),
-                    (None, Some(trouble)) => write!(f, "; {trouble}"),
-                    (None, None) => f.write_str("; is a broker reachable at bootstrap.servers?"),
-                }
+            Self::Metadata { topic, trouble: Some(trouble) } => write!(f, "no metadata for topic '{topic}'; {trouble}"),
+            Self::Metadata { topic, trouble: None } => {
+                write!(f, "no metadata for topic '{topic}'; is a broker reachable at bootstrap.servers?")
             }
             Self::Memory => {
                 f.write_str("no room in buffer.memory; the brokers take records more slowly than they come")
@@ -189,8 +202,11 @@ impl fmt::Display for WaitedFor {
 impl std::error::Error for SendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::UnknownTopic { cause: Some(cause), .. }
-            | Self::Timeout { waited_for: WaitedFor::Metadata { cause: Some(cause), .. }, .. } => Some(&**cause),
+            Self::UnknownTopic { cause: Some(cause), .. } => Some(&**cause),
+            Self::Timeout { waited_for: WaitedFor::Metadata { trouble: Some(trouble), .. }, .. } => match &**trouble {
+                Trouble::Broker(error) => Some(error),
+                Trouble::Connection(_) => None,
+            },
             _ => None,
         }
     }
@@ -302,8 +318,8 @@ mod tests {
 
     #[test]
     fn small_enough_to_return() {
-        assert!(size_of::<SendError>() <= 56, "{}", size_of::<SendError>());
-        assert!(size_of::<Refused<'_>>() <= 144, "{}", size_of::<Refused<'_>>());
+        assert!(size_of::<SendError>() <= 48, "{}", size_of::<SendError>());
+        assert!(size_of::<Refused<'_>>() < 128, "{}", size_of::<Refused<'_>>());
     }
 
     #[test]
@@ -320,7 +336,7 @@ mod tests {
         }
         assert!(std::error::Error::source(&unknown).is_some());
 
-        let waited_for = WaitedFor::Metadata { topic: "orders".into(), cause: None };
+        let waited_for = WaitedFor::Metadata { topic: "orders".into(), trouble: None };
         let text = SendError::Timeout { waited: Duration::from_millis(250), waited_for }.to_string();
         for part in ["250 ms", "max.block.ms", "'orders'", "bootstrap.servers"] {
             assert!(text.contains(part), "{text}");

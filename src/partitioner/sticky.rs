@@ -100,7 +100,7 @@ impl Random {
     /// From 0 to `end` - 1.
     fn below(&mut self, end: i32) -> i32 {
         self.0 = self.0.wrapping_add(STEP);
-        ((mix(self.0) >> 32) * end as u64 >> 32) as i32
+        (((mix(self.0) >> 32) * end as u64) >> 32) as i32
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::ConfigError;
 use crate::sender::{Sender, Shared};
 
 /// Segments per partition that may wait in its ring: enough for a batch of `max.request.size` out of growing segments.
-const SLOTS: usize = 16;
+const SLOTS: usize = 32;
 
 /// Configures a [`Producer`]. Typed setters and Kafka's own keys ([`set`](Self::set)) say the same things; what is
 /// wrong is told by [`build`](Self::build), with the key, the value and the rule.

@@ -16,7 +16,7 @@ use crossbeam_utils::sync::Parker;
 use crate::completion::{DeliveryListener, callback_thread};
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
-use crate::error::{BrokerError, CloseReport, SendError, WaitedFor};
+use crate::error::{BrokerError, CloseReport, SendError, Trouble, WaitedFor};
 use crate::sender::{Command, Life, Outbox, Shared, Ticket, TopicShared};
 use crate::sync::block_until;
 use crate::wire::error_code::ErrorCode;
@@ -144,8 +144,9 @@ impl Core {
         match topic.refused() {
             Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => SendError::UnknownTopic { topic: name, waited, cause },
             _ => {
-                let trouble = self.shared.trouble().map(String::into_boxed_str);
-                SendError::Timeout { waited, waited_for: WaitedFor::Metadata { topic: name, cause, trouble } }
+                let trouble = cause.map(|error| Trouble::Broker(*error));
+                let trouble = trouble.or_else(|| self.shared.trouble().map(Trouble::Connection)).map(Box::new);
+                SendError::Timeout { waited, waited_for: WaitedFor::Metadata { topic: name, trouble } }
             }
         }
     }
@@ -273,7 +274,7 @@ impl Producer {
         let identified = || shared.identified.load(Ordering::Acquire).then_some(Ok(()));
         let step = || identified().or_else(|| core.check_life().err().map(Err));
         block_until(&shared.changed, core.deadline(), step).unwrap_or_else(|| {
-            let trouble = shared.trouble().map(String::into_boxed_str);
+            let trouble = shared.trouble().map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })
         })
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Core;
 use super::claim::Claim;
@@ -133,6 +133,7 @@ impl Topic {
     /// # Errors
     /// As [`Topic::send`].
     pub fn claim(&self, value_len: usize, key: Option<&[u8]>, headers: &[Header<'_>]) -> Result<Claim, SendError> {
+        self.core.check_life()?;
         let record = Record { key, headers, ..Record::new() };
         let started = Instant::now();
         loop {
@@ -373,11 +374,6 @@ impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Topic").field("name", &self.name()).field("partitions", &self.shared.count()).finish()
     }
-}
-
-/// How long a call has left of `max.block.ms`.
-pub(super) fn left(core: &Core, started: Instant) -> Duration {
-    core.shared.config.max_block.saturating_sub(started.elapsed())
 }
 
 #[cfg(test)]

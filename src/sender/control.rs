@@ -66,8 +66,8 @@ impl Sender {
                     wanted: true,
                     last_used: now,
                 });
-                // A topic that is new is asked for at once.
-                self.control.not_before = now;
+                // A topic that is new is asked for at once, whatever became of others.
+                (self.control.not_before, self.control.failures) = (now, 0);
                 self.topics.len() - 1
             }
         };

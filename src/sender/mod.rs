@@ -18,6 +18,8 @@ mod retry;
 mod shared;
 mod shutdown;
 mod split;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 mod timers;
 mod topic;
 pub mod transmit;

@@ -129,6 +129,8 @@ mod tests {
             let Report::Done(got) = report else { panic!("out of order") };
             assert!(Arc::ptr_eq(&got, ticket));
         }
+        tail.refill(&outbox);
         assert!(matches!(outbox.take(&parker, || rung.store(true, Ordering::Relaxed)), Report::End));
+        assert!(!rung.load(Ordering::Relaxed), "it lay there");
     }
 }

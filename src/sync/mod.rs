@@ -29,24 +29,23 @@ pub use wait_list::WaitList;
 #[cfg(not(loom))]
 pub use wait_list::block_until;
 
-/// True in a loom build made with `RINGMAIL_MUTATION=name`: a known mistake, made on purpose (`ci/mutations.sh`).
+/// True under loom with `RINGMAIL_MUTATION=name`: a known mistake, made on purpose (`ci/mutations.sh`).
+#[cfg(loom)]
+pub fn mutated(name: &str) -> bool {
+    static WANTED: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var("RINGMAIL_MUTATION").ok());
+    WANTED.as_deref() == Some(name)
+}
+
+/// No mistakes on purpose outside loom.
+#[cfg(not(loom))]
 #[inline(always)]
-pub const fn mutated(name: &str) -> bool {
-    #[cfg(not(loom))]
-    let wanted: Option<&str> = None;
-    #[cfg(loom)]
-    let wanted = option_env!("RINGMAIL_MUTATION");
-    let Some(wanted) = wanted else { return false };
-    let (a, b) = (wanted.as_bytes(), name.as_bytes());
-    let mut i = 0;
-    while i < a.len() && i < b.len() && a[i] == b[i] {
-        i += 1;
-    }
-    i == a.len() && i == b.len()
+pub const fn mutated(_: &str) -> bool {
+    false
 }
 
 /// `right`, or Relaxed when the mutation `name` asks for it.
 #[inline(always)]
-pub const fn order(name: &str, right: Ordering) -> Ordering {
+pub fn order(name: &str, right: Ordering) -> Ordering {
     if mutated(name) { Relaxed } else { right }
 }

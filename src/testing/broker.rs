@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::decode::{StoredRecord, decode_batch};
 use super::log::Log;
 use super::options::{BrokerOptions, TopicOptions};
 use crate::wire::api_versions::{ApiRange, ApiVersionsResponse};
@@ -163,6 +164,18 @@ impl BrokerModel {
     pub fn expire_producers(&mut self) {
         let partitions = self.topics.values_mut().flat_map(|topic| &mut topic.partitions);
         partitions.for_each(|partition| partition.log.expire_producers());
+    }
+
+    /// The records of a partition, in the order of their offsets, read by the independent decoder. Panics when a stored
+    /// batch cannot be read: the broker should have refused it.
+    pub fn records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
+        let mut records = Vec::new();
+        for batch in self.log(topic, partition).map_or(&[][..], |log| log.batches()) {
+            let decoded = decode_batch(&batch.bytes);
+            assert!(decoded.is_ok(), "{topic}/{partition} at offset {}: {decoded:?}", batch.base_offset);
+            records.extend(decoded.unwrap_or_default());
+        }
+        records
     }
 
     /// The log of a partition.

@@ -63,7 +63,7 @@ impl<'a> Bytes<'a> {
             }
         }
         let half = (value / 2) as i128;
-        Ok((if value % 2 == 0 { half } else { -half - 1 }) as i64)
+        Ok((if value & 1 == 0 { half } else { -half - 1 }) as i64)
     }
 
     /// A length and so many bytes; -1 is null.

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::options::TimestampType;
 use super::validate::Checked;
-use crate::wire::batch_view::BatchView;
+use crate::wire::batch_view::{BatchView, attributes};
 use crate::wire::error_code::ErrorCode;
-use crate::wire::record_batch::{CRC_FROM, attributes};
+use crate::wire::record_batch::CRC_FROM;
 
 /// How many batches of a producer are remembered, to know duplicates by.
 const BATCHES_REMEMBERED: usize = 5;
@@ -186,7 +186,7 @@ impl Log {
             batch.records().flatten().map(move |record| {
                 let own = batch.base_timestamp().wrapping_add(record.timestamp_delta);
                 let timestamp = if by_broker { stored.max_timestamp } else { own };
-                (stored.base_offset + i64::from(record.offset_delta), timestamp)
+                (batch.base_offset() + i64::from(record.offset_delta), timestamp)
             })
         })
     }

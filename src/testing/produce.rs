@@ -9,7 +9,7 @@ use super::options::{Fault, ProduceContext};
 use super::validate::{Refusal, check_batch, check_request};
 use crate::wire::codec::WireError;
 use crate::wire::error_code::ErrorCode;
-use crate::wire::produce::{NodeEndpoint, PartitionAnswer, ProduceTail, TopicRef, VERSION_MIN};
+use crate::wire::produce::{NodeEndpoint, PartitionAnswer, ProduceTail, TopicRef, VERSIONS};
 use crate::wire::server::produce::{ProduceRequest, decode_request, encode_response};
 
 /// What the batches' faults come to for the whole request.
@@ -41,7 +41,7 @@ impl BrokerModel {
         body: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Reply, WireError> {
-        if version < VERSION_MIN {
+        if version < *VERSIONS.start() {
             return Ok(Reply::Close);
         }
         let request = decode_request(body, version)?;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::broker::{BrokerModel, Incoming, Reply};
-use super::decode::{StoredRecord, decode_batch};
+use super::decode::StoredRecord;
 use super::log::StoredBatch;
 use super::options::{BrokerOptions, TopicOptions};
 use crate::wire::frame::FrameReader;
@@ -161,13 +161,7 @@ impl Broker {
     ///
     /// When a stored batch cannot be decoded: it was checked when it came in, so one of the two decoders is wrong.
     pub fn log(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
-        let mut records = Vec::new();
-        for batch in self.batches(topic, partition) {
-            let decoded = decode_batch(&batch.bytes);
-            assert!(decoded.is_ok(), "{topic}/{partition} at offset {}: {decoded:?}", batch.base_offset);
-            records.extend(decoded.unwrap_or_default());
-        }
-        records
+        self.with_model(|model| model.records(topic, partition))
     }
 
     /// The batches of a partition, in the order of their offsets.

@@ -1,9 +1,9 @@
 //! What a broker checks in the bytes of one partition of a Produce request, and in which order.
 
 use super::options::{TimestampType, TopicOptions};
-use crate::wire::batch_view::BatchView;
+use crate::wire::batch_view::{BatchView, attributes};
 use crate::wire::error_code::ErrorCode;
-use crate::wire::record_batch::{LEN, LENGTH_FROM, attributes};
+use crate::wire::record_batch::{LEN, LENGTH_FROM};
 
 /// How far in the future a record may lie (`message.timestamp.after.max.ms`), milliseconds.
 const FUTURE_MAX_MS: i64 = 3_600_000;

@@ -3,6 +3,18 @@
 use super::codec::{Reader, WireError};
 use super::record_batch::{CRC_FROM, LEN, LENGTH_FROM};
 
+/// Bits of a batch's attributes.
+pub mod attributes {
+    /// The compression codec: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+    pub const CODEC: i16 = 0x07;
+    /// Timestamps were set by the broker when it appended.
+    pub const LOG_APPEND_TIME: i16 = 0x08;
+    /// Part of a transaction.
+    pub const TRANSACTIONAL: i16 = 0x10;
+    /// A marker that only brokers write.
+    pub const CONTROL: i16 = 0x20;
+}
+
 /// The first batch in some bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchView<'a> {
@@ -59,7 +71,7 @@ impl<'a> BatchView<'a> {
         crc32c::crc32c(&self.bytes[CRC_FROM..])
     }
 
-    /// See [`super::record_batch::attributes`].
+    /// See [`attributes`].
     pub fn attributes(&self) -> i16 {
         i16::from_be_bytes(self.field(21))
     }
@@ -119,17 +131,8 @@ pub struct RecordView<'a> {
     pub key: Option<&'a [u8]>,
     /// `None` is null.
     pub value: Option<&'a [u8]>,
-    /// Number of headers.
+    /// Number of headers. They are checked, but not kept.
     pub header_count: i32,
-    headers: &'a [u8],
-}
-
-impl<'a> RecordView<'a> {
-    /// The headers, key (not necessarily UTF-8) and value, in order. They were checked when the record was read.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
-        let mut r = Reader::new(self.headers, false);
-        (0..self.header_count).map_while(move |_| header(&mut r).ok())
-    }
 }
 
 /// Decodes the records one after the other. The first error is the last item; bytes left over behind the announced
@@ -184,16 +187,15 @@ fn record<'a>(r: &mut Reader<'a>) -> Result<RecordView<'a>, WireError> {
     if header_count < 0 {
         return Err(r.error("header count"));
     }
-    let start = r.position();
     for _ in 0..header_count {
-        header(r)?;
+        bytes(r, "header key")?.ok_or(r.error("header key"))?;
+        bytes(r, "header value")?;
     }
     // Fields may have run into the next record: only now is it known that they did not.
     if r.position() != end {
         return Err(r.error("record length"));
     }
-    let headers = r.between(start, end);
-    Ok(RecordView { attributes, timestamp_delta, offset_delta, key, value, header_count, headers })
+    Ok(RecordView { attributes, timestamp_delta, offset_delta, key, value, header_count })
 }
 
 /// Kafka reads every negative length as null.
@@ -202,11 +204,6 @@ fn bytes<'a>(r: &mut Reader<'a>, what: &'static str) -> Result<Option<&'a [u8]>,
         Ok(len) => r.take(len, what).map(Some),
         Err(_) => Ok(None),
     }
-}
-
-fn header<'a>(r: &mut Reader<'a>) -> Result<(&'a [u8], Option<&'a [u8]>), WireError> {
-    let key = bytes(r, "header key")?.ok_or(r.error("header key"))?;
-    Ok((key, bytes(r, "header value")?))
 }
 
 #[cfg(test)]
@@ -227,8 +224,7 @@ mod tests {
         let expected: [(i64, i32, Option<&[u8]>, Option<&[u8]>); 3] =
             [(0, 0, Some(b"key"), Some(b"hello")), (5, 1, None, Some(b"world")), (-3, 2, Some(b""), None)];
         assert_eq!(fields, expected);
-        let headers: Vec<_> = records[1].headers().collect();
-        assert_eq!(headers, [(&b"h1"[..], Some(&b"v1"[..])), (b"h2", None)]);
+        assert_eq!(records.iter().map(|r| r.header_count).collect::<Vec<_>>(), [0, 2, 0]);
     }
 
     #[test]

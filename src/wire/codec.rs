@@ -56,17 +56,13 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// The bytes from `start` to `end`, places that [`Reader::position`] gave.
-    pub fn between(&self, start: usize, end: usize) -> &'a [u8] {
-        &self.bytes[start..end]
-    }
-
     /// The error that says `what` is wrong at this place.
     pub fn error(&self, what: &'static str) -> WireError {
         WireError { what, at: self.at }
     }
 
     /// The next `len` bytes.
+    #[inline]
     pub fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], WireError> {
         let rest = &self.bytes[self.at..];
         let Some(bytes) = rest.get(..len) else { return Err(self.error(what)) };
@@ -116,20 +112,16 @@ impl<'a> Reader<'a> {
         u32::try_from(wide).map_err(|_| self.error(what))
     }
 
-    /// A zig-zag varint of at most 32 bits (lengths and offset deltas of records).
-    pub fn varint(&mut self, what: &'static str) -> Result<i32, WireError> {
-        let wide = self.varint_bits(5, what)?;
-        i32::try_from(super::varint::unzigzag(wide & 0xffff_ffff)).map_err(|_| self.error(what))
-    }
-
-    /// A zig-zag varint of at most 64 bits (timestamp deltas of records).
-    pub fn varlong(&mut self, what: &'static str) -> Result<i64, WireError> {
-        Ok(super::varint::unzigzag(self.varint_bits(10, what)?))
-    }
-
     #[inline]
     fn varint_bits(&mut self, bytes_max: usize, what: &'static str) -> Result<u64, WireError> {
         let rest = &self.bytes[self.at..];
+        // Nearly all of them in a record are one byte long.
+        if let Some(&byte) = rest.first()
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(u64::from(byte));
+        }
         let mut value = 0_u64;
         for (i, &byte) in rest.iter().take(bytes_max).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
@@ -169,12 +161,6 @@ impl<'a> Reader<'a> {
     /// A string; null is an error.
     pub fn string(&mut self, what: &'static str) -> Result<&'a str, WireError> {
         self.nullable_string(what)?.ok_or(self.error(what))
-    }
-
-    /// Bytes that may be null.
-    pub fn nullable_bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
-        let Some(len) = self.len(false, what)? else { return Ok(None) };
-        self.take(len, what).map(Some)
     }
 
     /// Number of elements of an array that may be null. No more than there are bytes left (an element takes at least
@@ -229,6 +215,27 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What only requests and stored batches have.
+#[cfg(any(test, feature = "testing"))]
+impl<'a> Reader<'a> {
+    /// A zig-zag varint of at most 32 bits (lengths and offset deltas of records).
+    pub fn varint(&mut self, what: &'static str) -> Result<i32, WireError> {
+        let wide = self.varint_bits(5, what)?;
+        i32::try_from(super::varint::unzigzag(wide & 0xffff_ffff)).map_err(|_| self.error(what))
+    }
+
+    /// A zig-zag varint of at most 64 bits (timestamp deltas of records).
+    pub fn varlong(&mut self, what: &'static str) -> Result<i64, WireError> {
+        Ok(super::varint::unzigzag(self.varint_bits(10, what)?))
+    }
+
+    /// Bytes that may be null.
+    pub fn nullable_bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
+        let Some(len) = self.len(false, what)? else { return Ok(None) };
+        self.take(len, what).map(Some)
+    }
+}
+
 /// Appends fields to a buffer.
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -270,11 +277,6 @@ impl<'a> Writer<'a> {
     /// A topic id or another UUID.
     pub fn uuid(&mut self, value: &[u8; 16]) {
         self.out.extend_from_slice(value);
-    }
-
-    /// Bytes as they are.
-    pub fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
     }
 
     /// An unsigned varint.
@@ -340,6 +342,14 @@ impl<'a> Writer<'a> {
         if self.flexible {
             self.uvarint(0);
         }
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Writer<'_> {
+    /// Bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
     }
 }
 

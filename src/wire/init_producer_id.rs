@@ -1,10 +1,12 @@
 //! InitProducerId (22), versions 0 to 5: a producer id and epoch for an idempotent producer.
 
+use std::ops::RangeInclusive;
+
 use super::codec::{Reader, WireError, Writer};
 use super::error_code::ErrorCode;
 
-/// The highest version we send.
-pub const VERSION_MAX: i16 = 5;
+/// The versions we send.
+pub const VERSIONS: RangeInclusive<i16> = 0..=5;
 
 /// A broker's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

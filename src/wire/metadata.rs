@@ -1,12 +1,12 @@
 //! Metadata (3), versions 1 to 13: the brokers, and for each topic asked for its partitions and their leaders.
 
+use std::ops::RangeInclusive;
+
 use super::codec::{Reader, WireError, Writer};
 use super::error_code::ErrorCode;
 
-/// The lowest version we send.
-pub const VERSION_MIN: i16 = 1;
-/// The highest version we send.
-pub const VERSION_MAX: i16 = 13;
+/// The versions we send.
+pub const VERSIONS: RangeInclusive<i16> = 1..=13;
 
 /// A broker's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

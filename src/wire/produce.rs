@@ -1,14 +1,14 @@
 //! Produce (0), versions 3 to 13: the request is written around batches that lie elsewhere, the response is read in
 //! place, one call per partition.
 
+use std::ops::RangeInclusive;
+
 use super::codec::{Reader, WireError, Writer};
 use super::error_code::ErrorCode;
 use super::header::{ApiKey, begin_request, end_request};
 
-/// The lowest version we send: the first with this batch format.
-pub const VERSION_MIN: i16 = 3;
-/// The highest version we send.
-pub const VERSION_MAX: i16 = 13;
+/// The versions we send; 3 is the first with this batch format.
+pub const VERSIONS: RangeInclusive<i16> = 3..=13;
 /// The first version that names topics by id (KIP-516).
 pub const VERSION_TOPIC_IDS: i16 = 13;
 

@@ -17,8 +17,11 @@ pub struct Header<'a> {
 /// What of a record goes into its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a> {
+    /// `None` is Kafka's null; an empty key is a key.
     pub key: Option<&'a [u8]>,
+    /// `None` is Kafka's null.
     pub value: Option<&'a [u8]>,
+    /// In the order in which they are sent.
     pub headers: &'a [Header<'a>],
 }
 
@@ -28,9 +31,6 @@ pub struct Shape {
     /// Key, value and headers with their lengths.
     payload: usize,
 }
-
-/// The longest a record's head can be: its own length, attributes, both deltas, the key's length.
-pub const HEAD_MAX: usize = 5 + 1 + 10 + 5 + 5;
 
 fn bytes_len(bytes: Option<usize>) -> usize {
     bytes.map_or(1, |len| signed_len(len as i64) + len)
@@ -73,7 +73,7 @@ impl Shape {
         5 + 1 + 10 + 5 + self.payload
     }
 
-    /// Writes what comes before the key and returns its length, [`HEAD_MAX`] at most.
+    /// Writes what comes before the key and returns its length, at most 5 + 1 + 10 + 5.
     #[inline]
     pub fn put_head(self, out: &mut [u8], timestamp_delta: i64, offset_delta: i32) -> usize {
         let mut at = put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
@@ -113,4 +113,38 @@ pub fn put_headers(out: &mut [u8], headers: &[Header<'_>]) -> usize {
         at += put_bytes(&mut out[at..], header.value);
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_bytes_that_the_format_describes() {
+        let fields = Fields { key: Some(b"k"), value: None, headers: &[Header { key: "h", value: Some(b"") }] };
+        let shape = Shape::of(&fields);
+        let mut out = vec![0xaa; shape.len(-1, 300)];
+        shape.put(&mut out, &fields, -1, 300);
+        // Length 11, attributes, delta -1, offset 300, key, null, one header with an empty value.
+        assert_eq!(out, [22, 0, 1, 0xd8, 0x04, 2, b'k', 1, 2, 2, b'h', 0]);
+    }
+
+    #[test]
+    fn lengths_are_exact_wherever_a_varint_grows() {
+        for value_len in [0, 1, 52, 53, 54, 55, 56, 57, 58, 63, 64, 8180, 8191, 8192, 1 << 20] {
+            let value = vec![0; value_len];
+            let fields = Fields { value: Some(&value), ..Fields::default() };
+            for timestamp_delta in [0, 63, -64, 64, -65, i64::from(i32::MAX), i64::MIN, i64::MAX] {
+                for offset_delta in [0, 63, 64, 8191, 8192, i32::MAX] {
+                    let shape = Shape::of(&fields);
+                    let len = shape.len(timestamp_delta, offset_delta);
+                    assert!(len <= shape.len_max());
+                    let mut head = [0; 21];
+                    let head_len = shape.put_head(&mut head, timestamp_delta, offset_delta);
+                    // Null key, the value with its length, no headers.
+                    assert_eq!(head_len + 1 + signed_len(value_len as i64) + value_len + 1, len);
+                }
+            }
+        }
+    }
 }

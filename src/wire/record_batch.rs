@@ -15,22 +15,10 @@ pub const CRC_FROM: usize = 21;
 /// What the length field does not count: the base offset and itself.
 pub const LENGTH_FROM: usize = 12;
 
-/// Bits of the attributes.
-pub mod attributes {
-    /// The compression codec: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
-    pub const CODEC: i16 = 0x07;
-    /// Timestamps were set by the broker when it appended.
-    pub const LOG_APPEND_TIME: i16 = 0x08;
-    /// Part of a transaction.
-    pub const TRANSACTIONAL: i16 = 0x10;
-    /// A marker that only brokers write.
-    pub const CONTROL: i16 = 0x20;
-}
-
 /// What a producer decides about a batch's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// See [`attributes`].
+    /// Bits 0 to 2 the codec (0 none), 3 LogAppendTime (never ours), 4 transactional, 5 control (never ours).
     pub attributes: i16,
     /// Offset of the last record minus that of the first: count - 1.
     pub last_offset_delta: i32,

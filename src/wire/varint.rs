@@ -44,3 +44,31 @@ pub fn put_unsigned(out: &mut [u8], mut value: u64) -> usize {
 pub fn put_signed(out: &mut [u8], value: i64) -> usize {
     put_unsigned(out, zigzag(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_is_what_is_written() {
+        for bits in 0..64 {
+            for value in [1_u64 << bits, (1_u64 << bits) - 1, u64::MAX >> bits] {
+                let mut out = [0; 10];
+                let len = put_unsigned(&mut out, value);
+                assert_eq!(len, unsigned_len(value), "{value}");
+                assert!(out[..len - 1].iter().all(|byte| *byte >= 0x80) && out[len - 1] < 0x80);
+                let back = out[..len].iter().rev().fold(0_u64, |back, byte| back << 7 | u64::from(byte & 0x7f));
+                assert_eq!(back, value);
+            }
+        }
+    }
+
+    #[test]
+    fn zigzag_interleaves_the_signs() {
+        for (value, coded) in [(0, 0), (-1, 1), (1, 2), (-2, 3), (i64::MAX, u64::MAX - 1), (i64::MIN, u64::MAX)] {
+            assert_eq!(zigzag(value), coded);
+            assert_eq!(unzigzag(coded), value);
+            assert_eq!(signed_len(value), unsigned_len(coded));
+        }
+    }
+}

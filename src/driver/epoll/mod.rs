@@ -1,7 +1,9 @@
-//! The readiness driver: non-blocking sockets, `writev`, and epoll (or what the system has instead) through mio.
+//! The readiness driver: non-blocking sockets, one write of many slices, and epoll (or what the system has instead)
+//! through mio.
 //!
 //! A send is tried at once and waits for readiness only when the socket has no room. Readiness is told once per change
 //! (edge), so every reader and writer here goes on until the socket has nothing more, or puts itself on `unfinished`.
+//! Waits are whole milliseconds, rounded up.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read};
@@ -328,14 +330,11 @@ fn start(address: SocketAddr, _: &SocketOptions) -> io::Result<TcpStream> {
 
 /// One write of what is left of the transmit.
 fn write_some(stream: &TcpStream, io: &mut Io, transmit: &Transmit, cursor: Cursor) -> io::Result<usize> {
-    let mut slices = std::mem::take(&mut io.slices);
-    // SAFETY: gather's clause (c): the slices are cleared below, while the transmit is still borrowed.
-    unsafe { gather::fill(&mut slices, &io.arena, transmit, cursor) };
-    #[cfg(target_os = "linux")]
-    let result = super::socket::write(std::os::fd::AsFd::as_fd(stream), &slices);
-    #[cfg(not(target_os = "linux"))]
-    let result = io::Write::write_vectored(&mut &*stream, &slices);
-    slices.clear();
-    io.slices = slices;
-    result
+    gather::with(&mut io.slices, &io.arena, transmit, cursor, |slices| {
+        #[cfg(target_os = "linux")]
+        let result = super::socket::write(std::os::fd::AsFd::as_fd(stream), slices);
+        #[cfg(not(target_os = "linux"))]
+        let result = io::Write::write_vectored(&mut &*stream, slices);
+        result
+    })
 }

@@ -15,6 +15,13 @@ use io_uring::{Builder, EnterFlags, IoUring, Probe, opcode};
 /// Submission slots; more operations wait in the backlog.
 const ENTRIES: u32 = 256;
 
+/// Ways to set a ring up, the best one first: Linux 6.1, 5.19, any.
+pub const STEPS: [fn(&mut Builder) -> &mut Builder; 3] = [
+    |ring| ring.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
+    |ring| ring.setup_coop_taskrun().setup_taskrun_flag(),
+    |ring| ring,
+];
+
 /// Operations that the driver needs, with their names for the error.
 const NEEDED: [(u8, &str); 5] = [
     (opcode::Connect::CODE, "CONNECT"),
@@ -37,28 +44,25 @@ pub struct Ring {
 impl Ring {
     /// A ring for the calling thread, or why the kernel or its sandbox refuses one.
     pub fn new() -> io::Result<Self> {
-        let steps: [fn(&mut Builder) -> &mut Builder; 3] = [
-            |ring| ring.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
-            |ring| ring.setup_coop_taskrun().setup_taskrun_flag(),
-            |ring| ring,
-        ];
-        let mut refused = io::Error::from(io::ErrorKind::Unsupported);
-        for (step, flags) in steps.into_iter().enumerate() {
-            let mut builder = IoUring::builder();
-            // A forked child must not share the rings.
-            builder.dontfork().setup_clamp();
-            match flags(&mut builder).build(ENTRIES) {
-                Ok(ring) => {
-                    check(&ring)?;
-                    tracing::debug!(step, "io_uring set up");
-                    return Ok(Self { ring, backlog: VecDeque::new(), outstanding: 0, deferred: step == 0 });
-                }
+        let mut step = 0;
+        loop {
+            match Self::at_step(step) {
                 // Flags that this kernel does not know. Anything else would meet the next step as well.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
-                Err(error) => return Err(explain(error)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && step + 1 < STEPS.len() => step += 1,
+                result => return result.map_err(explain),
             }
         }
-        Err(explain(refused))
+    }
+
+    /// A ring with the flags of one of [`STEPS`].
+    pub fn at_step(step: usize) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        // A forked child must not share the rings.
+        builder.dontfork().setup_clamp();
+        let ring = STEPS[step](&mut builder).build(ENTRIES)?;
+        check(&ring)?;
+        tracing::debug!(step, "io_uring set up");
+        Ok(Self { ring, backlog: VecDeque::new(), outstanding: 0, deferred: step == 0 })
     }
 
     /// Whether the kernel is at least Linux 6.1 and the ring made with all that it offers.
@@ -93,6 +97,8 @@ impl Ring {
         while self.fill() {
             // More than the ring holds: start these first.
             match self.ring.submit() {
+                // The kernel takes none now: later.
+                Ok(0) => return Ok(()),
                 Err(error) if is_passing(&error) => return Ok(()),
                 result => result?,
             };

@@ -73,7 +73,7 @@ fn damaged_requests_close_the_connection() {
 #[test]
 fn metadata_names_nodes_leaders_and_epochs() {
     let mut broker = Harness::new(BrokerOptions::default());
-    for version in metadata::VERSION_MIN..=metadata::VERSION_MAX {
+    for version in metadata::VERSIONS {
         let body = ask(&mut broker, ApiKey::METADATA, version, |out| metadata::encode_request(out, version, None));
         let response = metadata::decode_response(&body.unwrap(), version).unwrap();
         let ports: Vec<_> = response.brokers.iter().map(|broker| (broker.node_id, broker.port)).collect();

@@ -2,6 +2,7 @@
 
 mod checks;
 mod cluster;
+mod round_trip;
 mod sequences;
 mod server;
 

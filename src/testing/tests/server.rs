@@ -27,11 +27,12 @@ impl Client {
     }
 
     fn send<R: Request>(&mut self, version: i16, request: &R) {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::from(&[0; 4][..]);
         let header = theirs::RequestHeader::default().with_request_api_key(R::KEY).with_request_api_version(version);
         header.encode(&mut out, R::header_version(version)).unwrap();
         request.encode(&mut out, version).unwrap();
-        self.stream.write_all(&(out.len() as u32).to_be_bytes()).unwrap();
+        let size = out.len() as u32 - 4;
+        out[..4].copy_from_slice(&size.to_be_bytes());
         self.stream.write_all(&out).unwrap();
     }
 

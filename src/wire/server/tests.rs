@@ -152,7 +152,7 @@ fn api_versions_messages() {
 
 #[test]
 fn metadata_messages() {
-    for version in md::VERSION_MIN..=md::VERSION_MAX {
+    for version in md::VERSIONS {
         for topics in [None, Some(&[][..]), Some(&["a", "topic-b"][..])] {
             let bytes = body(|out| md::encode_request(out, version, topics));
             let request: theirs::MetadataRequest = decoded(&bytes, version);
@@ -222,7 +222,7 @@ fn metadata_response(version: i16) -> md::MetadataResponse {
 
 #[test]
 fn init_producer_id_messages() {
-    for version in 0..=ipi::VERSION_MAX {
+    for version in ipi::VERSIONS {
         let (producer_id, epoch) = if version >= 3 { (4242, 7) } else { (-1, -1) };
         let bytes = body(|out| ipi::encode_request(out, version, Some("tx"), 60_000, producer_id, epoch));
         let request: theirs::InitProducerIdRequest = decoded(&bytes, version);
@@ -253,7 +253,7 @@ fn init_producer_id_messages() {
 
 #[test]
 fn produce_requests() {
-    for version in produce::VERSION_MIN..=produce::VERSION_MAX {
+    for version in produce::VERSIONS {
         let frame = body(|out| {
             let writer = ProduceWriter::begin(out, version, 5, "cli", -1, 30_000, 2);
             for (topic, partitions) in [("orders", &[0, 3][..]), ("b", &[1])] {
@@ -346,7 +346,7 @@ fn read_produce_response(bytes: &[u8], version: i16) -> Result<(Vec<String>, Pro
 
 #[test]
 fn produce_responses() {
-    for version in produce::VERSION_MIN..=produce::VERSION_MAX {
+    for version in produce::VERSIONS {
         let bytes = encoded(&produce_response(version), version);
         let topic = if version >= 13 { TopicRef::Id(ID) } else { TopicRef::Name("orders") };
         let good = PartitionAnswer {

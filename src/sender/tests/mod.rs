@@ -1,0 +1,5 @@
+//! The sender over a simulated network, against the broker's model: seeds, faults, and a clock that jumps from event to
+//! event. The oracle is the broker's log.
+
+mod scenarios;
+mod world;

@@ -1,0 +1,374 @@
+//! What must hold whatever happens, over seeds; and single scenarios that once were, or could be, wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::world::{Weather, World};
+use crate::completion::{Delivery, RecordMetadata};
+use crate::config::{Acks, ProducerConfig};
+use crate::error::{DeliveryError, DeliveryErrorKind, Written};
+use crate::sender::{Command, TopicShared};
+use crate::testing::{BrokerOptions, ErrorCode, Fault, TopicOptions};
+
+type Outcome = Result<RecordMetadata, DeliveryError>;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn config() -> ProducerConfig {
+    ProducerConfig::new().linger(MS).request_timeout(Duration::from_millis(500)).buffer_memory(4 << 20)
+}
+
+fn options(partitions: i32) -> BrokerOptions {
+    BrokerOptions { topic: TopicOptions { partitions, ..TopicOptions::default() }, ..BrokerOptions::default() }
+}
+
+/// Sends the numbers `range` to one partition each, in turn, with time passing in between.
+fn send_all(
+    world: &mut World,
+    topic: &TopicShared,
+    partitions: u32,
+    range: std::ops::Range<usize>,
+    pause: Duration,
+) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for number in range {
+        let value = format!("{number:06}");
+        loop {
+            if let Some(delivery) = world.send(topic, number as u32 % partitions, value.as_bytes()) {
+                deliveries.push(delivery);
+                break;
+            }
+            world.turn();
+        }
+        if !pause.is_zero() && world.random.next().is_multiple_of(5) {
+            let until = world.now + pause;
+            world.run_until(until);
+        }
+    }
+    deliveries
+}
+
+fn finish(world: &mut World, deliveries: &[Delivery]) -> Vec<Outcome> {
+    world.run_while(|_| deliveries.iter().any(|delivery| delivery.try_result().is_none()));
+    deliveries.iter().map(|delivery| delivery.try_result().expect("done")).collect()
+}
+
+/// Nothing lost, nothing twice, order kept, offsets true: for records all of which were delivered.
+fn check_log(world: &World, topic: &str, partitions: u32, outcomes: &[Outcome], seed: u64) {
+    for partition in 0..partitions {
+        let log = world.log(topic, partition as i32);
+        let sent = (0..outcomes.len()).filter(|number| *number as u32 % partitions == partition);
+        let expected: Vec<String> = sent.map(|number| format!("{number:06}")).collect();
+        assert_eq!(log, expected, "seed {seed}, partition {partition}");
+    }
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let metadata = outcome.as_ref().unwrap_or_else(|error| panic!("seed {seed}: {number} failed: {error}"));
+        if let Some(offset) = metadata.offset() {
+            let log = world.log(topic, metadata.partition());
+            assert_eq!(log[offset as usize], format!("{number:06}"), "seed {seed}");
+        }
+    }
+}
+
+fn no_memory_leaked(world: &mut World, free: usize) {
+    let until = world.now + Duration::from_secs(5);
+    world.run_until(until);
+    assert_eq!(world.accumulator.free(), free, "all memory is back");
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let from = number("FROM", 0);
+    from..from + number("SEEDS", 150)
+}
+
+/// Lost requests, lost answers, errors of all retriable kinds, moving leaders: each record once, in order.
+#[test]
+fn each_record_once_and_in_order_in_any_weather() {
+    const ERRORS: [ErrorCode; 6] = [
+        ErrorCode::NOT_ENOUGH_REPLICAS,
+        ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode::CORRUPT_MESSAGE,
+        ErrorCode::LEADER_NOT_AVAILABLE,
+        ErrorCode::KAFKA_STORAGE_ERROR,
+    ];
+    let (mut resent, mut restarts) = (0, 0);
+    for seed in seeds() {
+        let mut chance = crate::sender::backoff::Random::new(seed ^ 0xfa);
+        let harsh = seed % 3;
+        let options = options(3).on_produce(move |_| match chance.next() % 100 {
+            0..4 if harsh > 0 => Fault::Error(ERRORS[(chance.next() % 6) as usize]),
+            4..6 if harsh > 0 => Fault::StoredThenError(ErrorCode::REQUEST_TIMED_OUT),
+            6 if harsh > 1 => Fault::HangAfter,
+            7 if harsh > 1 => Fault::HangBefore,
+            8 => Fault::CloseAfter,
+            9 => Fault::CloseBefore,
+            10..15 => Fault::Delay(Duration::from_millis(5)),
+            _ => Fault::None,
+        });
+        let mut world = World::new(seed, BrokerOptions { brokers: 2, ..options }, config());
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        world.weather = Weather { cut_request: 20, cut_answer: 20, restart: if harsh == 2 { 10 } else { 0 } };
+        let mut deliveries = Vec::new();
+        for round in 0..4 {
+            deliveries.extend(send_all(&mut world, &topic, 3, round * 100..(round + 1) * 100, 2 * MS));
+            if seed % 2 == 0 {
+                let (partition, node) = ((world.random.next() % 3) as i32, (world.random.next() % 2) as i32);
+                world.model.move_leader("t", partition, node);
+            }
+        }
+        world.weather = Weather::default();
+        let outcomes = finish(&mut world, &deliveries);
+        check_log(&world, "t", 3, &outcomes, seed);
+        resent += outcomes.iter().filter(|outcome| outcome.as_ref().is_ok_and(|m| m.offset().is_none())).count();
+        restarts += world.restarts;
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
+    }
+    println!("{restarts} restarts, {resent} records found in the log by walking back");
+    assert!(restarts > 0, "the weather is too fine");
+}
+
+/// Batches too large for their topic, in any weather.
+#[test]
+fn split_batches_keep_order_in_any_weather() {
+    for seed in seeds() {
+        let mut options = options(1);
+        options.topic.max_message_bytes = 700 + (seed as usize % 5) * 300;
+        let mut world = World::new(seed, options, config().batch_size(8000));
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        world.weather = Weather { cut_request: 15, cut_answer: 15, restart: if seed % 2 == 0 { 5 } else { 0 } };
+        let deliveries = send_all(&mut world, &topic, 1, 0..400, MS);
+        world.weather = Weather::default();
+        let outcomes = finish(&mut world, &deliveries);
+        check_log(&world, "t", 1, &outcomes, seed);
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
+    }
+}
+
+/// Delivery timeouts: every record ends, "not written" is never in the log, what is delivered is there once.
+#[test]
+fn what_is_told_is_true_when_time_runs_out() {
+    let (mut delivered, mut not_written, mut possibly) = (0, 0, 0);
+    for seed in seeds() {
+        let mut chance = crate::sender::backoff::Random::new(seed ^ 0xfe);
+        let options = options(2).on_produce(move |_| match chance.next() % 10 {
+            0 => Fault::HangAfter,
+            1 => Fault::HangBefore,
+            2 => Fault::CloseAfter,
+            3 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
+            4 => Fault::Error(ErrorCode::INVALID_RECORD),
+            5 => Fault::Delay(Duration::from_millis(400)),
+            _ => Fault::None,
+        });
+        let config = config().request_timeout(300 * MS).delivery_timeout(700 * MS);
+        let mut world = World::new(seed, options, config);
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        world.weather = Weather { cut_request: 30, cut_answer: 30, restart: 0 };
+        let deliveries = send_all(&mut world, &topic, 2, 0..200, 10 * MS);
+        let outcomes = finish(&mut world, &deliveries);
+        // Late answers may still come in.
+        let until = world.now + Duration::from_secs(20);
+        world.run_until(until);
+        let logs: Vec<Vec<String>> = (0..2).map(|partition| world.log("t", partition)).collect();
+        for (number, outcome) in outcomes.iter().enumerate() {
+            let value = format!("{number:06}");
+            let times = logs[number % 2].iter().filter(|stored| **stored == value).count();
+            match outcome {
+                Ok(_) => {
+                    delivered += 1;
+                    assert_eq!(times, 1, "seed {seed}: {number} was acknowledged");
+                }
+                Err(error) if error.written() == Written::No => {
+                    not_written += 1;
+                    assert_eq!(times, 0, "seed {seed}: {number}: {error}");
+                }
+                Err(error) => {
+                    possibly += 1;
+                    assert!(times <= 1, "seed {seed}: {number} is there {times} times: {error}");
+                }
+            }
+        }
+        for log in &logs {
+            assert!(log.is_sorted(), "seed {seed}: out of order: {log:?}");
+        }
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
+    }
+    println!("{delivered} delivered, {not_written} not written, {possibly} possibly written");
+    assert!(delivered > 0 && not_written > 0 && possibly > 0);
+}
+
+/// Five batches stored, the answers lost, and a broker that after its restart remembers the last one only.
+#[test]
+fn a_restarted_broker_gets_nothing_twice() {
+    let config = config().linger(Duration::ZERO);
+    let mut world = World::new(1, BrokerOptions { ack_delay: 30 * MS, ..options(1) }, config);
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    finish(&mut world, &first);
+    let mut deliveries = first;
+    for number in 1..6 {
+        deliveries.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
+        let until = world.now + MS;
+        world.run_until(until);
+    }
+    // All five are at the broker, which works on them one after the other; the answers are lost.
+    let until = world.now + 170 * MS;
+    world.weather.cut_answer = 0;
+    world.run_until(until);
+    world.kill(0);
+    let outcomes = finish(&mut world, &deliveries);
+    check_log(&world, "t", 1, &outcomes, 1);
+}
+
+/// One window until the first ack, then five.
+#[test]
+fn the_window_opens_with_the_first_ack() {
+    let in_flight = |max: usize, idempotent: bool| {
+        let config = config().linger(Duration::ZERO).max_in_flight(max).enable_idempotence(idempotent);
+        let mut world = World::new(2, BrokerOptions { ack_delay: 50 * MS, ..options(1) }, config);
+        let topic = world.topic("t");
+        let mut seen = Vec::new();
+        let mut deliveries = Vec::new();
+        for number in 0..30 {
+            deliveries.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
+            let until = world.now + 5 * MS;
+            world.run_until(until);
+            seen.push(world.sender.partitions[0].unacked);
+        }
+        let outcomes = finish(&mut world, &deliveries);
+        check_log(&world, "t", 1, &outcomes, 2);
+        (seen[5], *seen.iter().max().unwrap())
+    };
+    assert_eq!(in_flight(5, true), (1, 5));
+    assert_eq!(in_flight(3, true), (1, 3));
+    assert_eq!(in_flight(1, false), (1, 1));
+    assert_eq!(in_flight(4, false).1, 4);
+}
+
+/// A record that the broker refuses for good costs its neighbours nothing but a new epoch.
+#[test]
+fn a_refused_batch_takes_its_numbers_with_it() {
+    let nth = Arc::new(AtomicUsize::new(0));
+    let options = BrokerOptions { ack_delay: 10 * MS, ..options(1) }.on_produce(move |_| {
+        if nth.fetch_add(1, Ordering::Relaxed) == 2 { Fault::Error(ErrorCode::INVALID_RECORD) } else { Fault::None }
+    });
+    let mut world = World::new(3, options, config().linger(Duration::ZERO));
+    let topic = world.topic("t");
+    let mut deliveries = Vec::new();
+    for number in 0..40 {
+        deliveries.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
+        let until = world.now + 2 * MS;
+        world.run_until(until);
+    }
+    let outcomes = finish(&mut world, &deliveries);
+    let failed: Vec<usize> = (0..40).filter(|number| outcomes[*number].is_err()).collect();
+    let left: Vec<String> = (0..40).filter(|number| outcomes[*number].is_ok()).map(|n| format!("{n:06}")).collect();
+    assert!(!failed.is_empty() && failed.len() < 20, "{failed:?}");
+    for number in failed {
+        assert_eq!(outcomes[number].as_ref().unwrap_err().written(), Written::No);
+    }
+    assert_eq!(world.log("t", 0), left);
+}
+
+/// The leader's hint is followed at once, without the backoff.
+#[test]
+fn a_leader_hint_is_followed_at_once() {
+    let config = config().retry_backoff(Duration::from_secs(60), Duration::from_secs(60));
+    let mut world = World::new(4, BrokerOptions { brokers: 2, ..options(1) }, config.delivery_timeout(Duration::from_secs(300)));
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    finish(&mut world, &first);
+    world.model.move_leader("t", 0, 1);
+    let started = world.now;
+    let second = send_all(&mut world, &topic, 1, 1..2, Duration::ZERO);
+    let outcomes = finish(&mut world, &second);
+    assert_eq!(outcomes[0].as_ref().unwrap().offset(), Some(1));
+    assert!(world.now - started < Duration::from_secs(1), "{:?}", world.now - started);
+}
+
+/// A throttled connection sends nothing until its time is over, and that time does not count as a request timeout.
+#[test]
+fn a_throttle_is_kept_to() {
+    let options = options(1).on_produce(|context| {
+        if context.nth == 0 { Fault::Throttle(Duration::from_secs(3)) } else { Fault::None }
+    });
+    let mut world = World::new(5, options, config());
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    finish(&mut world, &first);
+    let answered = world.now;
+    let second = send_all(&mut world, &topic, 1, 1..2, Duration::ZERO);
+    let outcomes = finish(&mut world, &second);
+    assert_eq!(outcomes[0].as_ref().unwrap().offset(), Some(1));
+    assert!(world.now - answered >= Duration::from_millis(2900), "{:?}", world.now - answered);
+    assert_eq!(world.model.records("t", 0).len(), 2);
+}
+
+/// acks=0: done when sent; a connection that dies with it makes it possibly written, and it is not sent again.
+#[test]
+fn acks_0_ends_with_the_kernel() {
+    let config = config().acks(Acks::None).linger(Duration::ZERO);
+    let mut world = World::new(6, options(1), config);
+    let topic = world.topic("t");
+    let deliveries = send_all(&mut world, &topic, 1, 0..50, MS);
+    let outcomes = finish(&mut world, &deliveries);
+    let until = world.now + Duration::from_secs(1);
+    world.run_until(until);
+    check_log(&world, "t", 1, &outcomes, 6);
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(|metadata| metadata.offset().is_none())));
+}
+
+/// close: what can be sent is sent, what cannot ends, and the machine comes to rest.
+#[test]
+fn close_ends_everything() {
+    for (hang, seed) in [(false, 7), (true, 8)] {
+        let options = options(3).on_produce(move |_| if hang { Fault::HangBefore } else { Fault::None });
+        let mut world = World::new(seed, options, config().linger(Duration::from_secs(50)));
+        let topic = world.topic("t");
+        let deliveries = send_all(&mut world, &topic, 3, 0..300, Duration::ZERO);
+        let ticket = Arc::new(crate::sender::Ticket::default());
+        world.shared.command(Command::Close(ticket.clone(), 2000 * MS));
+        world.run_while(|world| !world.sender.is_closed());
+        assert!(ticket.is_done());
+        let report = ticket.report();
+        let outcomes = finish(&mut world, &deliveries);
+        if hang {
+            assert_eq!(report.records(), 300, "{report}");
+            for outcome in outcomes {
+                assert_eq!(outcome.unwrap_err().kind(), DeliveryErrorKind::Closed);
+            }
+        } else {
+            assert!(report.is_clean(), "{report}");
+            check_log(&world, "t", 3, &outcomes, seed);
+        }
+        assert_eq!(world.sender.poll_transmit(), None);
+    }
+}
+
+/// Epochs run out at 32767; then the partition takes a new producer id.
+#[test]
+fn a_used_up_epoch_gets_a_new_producer_id() {
+    let options = options(1).on_produce(|context| {
+        if context.nth == 1 { Fault::Error(ErrorCode::INVALID_RECORD) } else { Fault::None }
+    });
+    let mut world = World::new(9, options, config().linger(Duration::ZERO));
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    finish(&mut world, &first);
+    while world.sender.partitions[0].sequences.bump() {}
+    let bad = send_all(&mut world, &topic, 1, 1..2, Duration::ZERO);
+    assert!(finish(&mut world, &bad)[0].is_err());
+    let last = send_all(&mut world, &topic, 1, 2..3, Duration::ZERO);
+    assert!(finish(&mut world, &last)[0].is_ok());
+    let records = world.model.records("t", 0);
+    assert_ne!(records[0].producer_id, records[1].producer_id);
+    assert_eq!((records[1].producer_epoch, records[1].sequence), (0, 0));
+}
