@@ -4,8 +4,8 @@
 
 use std::io::Write;
 
-use ringmail::testing::{Broker, BrokerOptions};
 use ringmail::Producer;
+use ringmail::testing::{Broker, BrokerOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::start(BrokerOptions::default())?;

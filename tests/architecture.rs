@@ -16,7 +16,22 @@ const ROWS: &[&[&str]] = &[
 ];
 
 /// The only files that may say `unsafe`.
-const UNSAFE: &[&str] = &["accumulator/arena.rs"];
+const UNSAFE: &[&str] = &[
+    "accumulator/arena.rs",
+    "accumulator/drain.rs",
+    "accumulator/private_claim.rs",
+    "accumulator/renumber.rs",
+    "accumulator/ring.rs",
+    "accumulator/segment.rs",
+    "completion/callback.rs",
+    "completion/slot.rs",
+    "driver/callbacks.rs",
+    "driver/fork.rs",
+    "driver/gather.rs",
+    "driver/socket.rs",
+    "driver/uring/mod.rs",
+    "driver/uring/ring.rs",
+];
 
 /// What a sans-IO room must not reach for, and what to do instead.
 const IMPURE: &[(&str, &str)] = &[
@@ -183,7 +198,7 @@ fn unsafe_code_is_confined_and_argued() {
             findings.push(format!("src/{name}: no unsafe code any more; take it off UNSAFE here"));
         }
     }
-    for source in &sources {
+    for source in sources.iter().filter(|s| !s.is_test()) {
         let at = &source.path;
         let lines: Vec<&str> = source.text.lines().collect();
         let mut any = false;
