@@ -62,13 +62,12 @@ impl Source {
         self.path.split('/').next().unwrap().trim_end_matches(".rs")
     }
 
-    /// Numbered lines of code, without comments and without the tests, which stand at the file's end.
+    /// Numbered lines of code, without comments and without what stands at the file's end for tests (and loom) only.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines: Vec<&str> = self.text.lines().collect();
         let tests = |i: usize| {
-            lines[i].starts_with("#[cfg(")
-                && lines[i].contains("test")
-                && lines.get(i + 1).is_some_and(|l| l.ends_with('{'))
+            let marked = lines[i].starts_with("#[cfg(") && (lines[i].contains("test") || lines[i].contains("loom"));
+            marked && lines.get(i + 1).is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
         };
         let end = (0..lines.len()).find(|i| tests(*i)).unwrap_or(lines.len());
         lines.into_iter().take(end).enumerate().filter_map(|(i, line)| {
