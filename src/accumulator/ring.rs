@@ -327,7 +327,8 @@ impl Accumulator {
         let least = class_for(need);
         let wanted = if base.index == 0 {
             // A batch that waits behind another will not leave small.
-            let behind = if partition.has_backlog(base) { class_for(partition.leave_at.load(Relaxed) as usize) } else { 0 };
+            let behind =
+                if partition.has_backlog(base) { class_for(partition.leave_at.load(Relaxed) as usize) } else { 0 };
             behind.max(partition.hint.load(Relaxed) as usize)
         } else {
             // On the way to `leave_at`, what is missing; beyond it, four times as much as the last one's likely size.
