@@ -6,7 +6,7 @@
 cd "$(dirname "$0")/.." || exit 1
 out=$(mktemp -d) || exit 1
 trap 'rm -rf "$out"' EXIT
-[ $# -gt 0 ] || set -- none plain_zero notify_early no_opened_notice clear_late clear_by_store next_after_clear \
+[ $# -gt 0 ] || set -- none plain_zero notify_early no_opened_notice clear_by_store next_after_clear \
     no_generation no_generation_check help_unchecked end_by_store no_lap full_unchecked chain_fills_ring \
     close_without_slot doorbell_load no_ended_notice walk_past_start no_install_wake no_release_wake wait_load \
     wait_store seal claim_load base_load base_store commit settle complete_load take open_store put merge split \

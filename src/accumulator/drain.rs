@@ -13,6 +13,9 @@ use super::{
 };
 use crate::sync::{Acquire, Relaxed, Release, mutated, order};
 
+/// Runs from this size on are trimmed when they are drained.
+const TRIM_UNITS: u32 = 16;
+
 /// When may a chain leave that is not sealed `last`?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leave {
@@ -126,13 +129,9 @@ impl Drain {
     }
 
     /// A partition that was added. Panics for any other id: a bug of ours.
+    #[cfg(test)]
     pub fn partition(&self, id: u32) -> &Arc<Partition> {
         &self.heads[id as usize].partition
-    }
-
-    /// How many there are.
-    pub fn partitions(&self) -> u32 {
-        self.heads.len() as u32
     }
 
     /// The partition is led by this node now; -1: by nobody known. Its segments from now on count in that node's share.
@@ -270,6 +269,7 @@ impl Drain {
                 accumulator.release(*index);
                 continue;
             }
+            accumulator.trim(*index, len, count);
             chain.count += count;
             chain.bytes += len;
             chain.base_timestamp = header.base().timestamp;
@@ -369,10 +369,34 @@ impl Accumulator {
     /// Gives a drained segment's memory back: the broker has answered (or never will) and the kernel holds none of it.
     /// Once per segment. From any thread.
     pub fn release(&self, segment: u32) {
-        let (share, units) = self.pool.header(segment).run();
-        self.pool.put(segment, units, share);
+        let header = self.pool.header(segment);
+        let ((share, units), (first, hole)) = (header.run(), header.hole());
+        if hole > 0 {
+            self.pool.put(segment + first + hole, units - first - hole, share);
+            self.pool.put(segment, first, share);
+        } else {
+            self.pool.put(segment, units, share);
+        }
         if !mutated("no_release_wake") {
             self.made_room();
+        }
+    }
+
+    /// Gives back what a drained segment does not use of a large run: it may stay in flight for long. In quarters of the
+    /// run, so that it is at most three pieces.
+    fn trim(&self, segment: u32, len: u32, count: u32) {
+        let header = self.pool.header(segment);
+        let ((share, units), extent) = (header.run(), header.extent());
+        if units < TRIM_UNITS || !units.is_power_of_two() {
+            return;
+        }
+        let (unit, quarter) = (UNIT as u32, units / 4);
+        let first = len.div_ceil(unit * quarter) * quarter;
+        let entries = if extent.tagged() { count * ENTRY as u32 } else { 0 };
+        let end = (units * unit - entries) / (unit * quarter) * quarter;
+        if first < end {
+            header.set_hole(first, end - first);
+            self.pool.put(segment + first, end - first, share);
         }
     }
 

@@ -38,9 +38,9 @@ pub(super) fn offset(run: usize, units: u32, i: u32) -> usize {
 #[inline]
 pub(super) fn put(out: &mut [u8], attach: Attach, timestamp_delta: i64) {
     let (value, kind) = match attach {
-        Attach::None | Attach::Delivery => (0, NONE),
         Attach::Tag(value) => (value, TAG),
         Attach::Callback(value) => (value, CALLBACK),
+        _ => (0, NONE),
     };
     out[..8].copy_from_slice(&value.to_le_bytes());
     out[8..16].copy_from_slice(&((timestamp_delta as u64) << 2 | kind).to_le_bytes());
@@ -57,7 +57,8 @@ pub(super) fn read(bytes: &[u8], base_timestamp: i64) -> Entry {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

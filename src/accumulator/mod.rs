@@ -6,7 +6,7 @@
 //!             └ sealed: install the next segment
 //! ```
 //! `word` bit layout · `arena`, `pool`, `share` the memory · `segment` a run's header · `partition` a ring · `ring` the
-//! writers' half · `private_claim` records with a run of their own · `entry` listener entries · `ready` the ready set ·
+//! writers' half · `room` waiting for memory · `private_claim` records with a run of their own · `entry` listener entries · `ready` the ready set ·
 //! `drain` the sender's half · `renumber` for splits. Docs of the protocol: ARCHITECTURE.md.
 
 pub mod arena;
@@ -19,19 +19,21 @@ mod private_claim;
 mod ready;
 mod renumber;
 mod ring;
+mod room;
 mod segment;
 mod share;
 mod word;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 use std::{
     fmt,
     sync::Arc,
-    task::Waker,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -46,11 +48,11 @@ use self::{
 use crate::sync::{Doorbell, Relaxed, WaitList, plain};
 
 pub use self::{
-    drain::{Chain, Drain, Leave, Peek, SealedSegment},
+    drain::{Drain, Leave},
     entry::Entry,
     partition::Partition,
     private_claim::PrivateClaim,
-    renumber::Renumbered,
+    room::Ask,
     segment::UNIT,
 };
 
@@ -115,7 +117,8 @@ impl fmt::Display for Unfit {
 /// Who is told about a record's end besides nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attach {
-    /// Nobody.
+    /// Nobody: of no use but in tests.
+    #[cfg(test)]
     None,
     /// The `Delivery` that the append returns.
     Delivery,
@@ -138,8 +141,6 @@ impl Attach {
 pub struct Appended {
     /// Some for [`Attach::Delivery`].
     pub delivery: Option<Delivery>,
-    /// The record's timestamp, Unix ms: the caller's or the accumulator's clock.
-    pub timestamp: i64,
 }
 
 /// Why a record was not accepted. Nothing of it is kept.
@@ -147,6 +148,13 @@ pub struct Appended {
 pub enum Refused {
     /// No memory now, or none for this partition's broker.
     BufferFull,
+    /// The same for a record that needs a run of its own: who waits for it does well to [`Accumulator::ask`].
+    NoRun {
+        /// Of the memory, what it needs.
+        units: u32,
+        /// Which share of the memory it would count in.
+        share: u32,
+    },
     /// The partition has as many undrained segments as its ring has slots.
     RingFull,
     /// The partition was closed.
@@ -160,7 +168,7 @@ pub enum Refused {
 impl Refused {
     /// Waiting for room may help.
     pub fn is_full(self) -> bool {
-        matches!(self, Self::BufferFull | Self::RingFull)
+        matches!(self, Self::BufferFull | Self::NoRun { .. } | Self::RingFull)
     }
 }
 
@@ -176,6 +184,7 @@ pub struct Accumulator {
     pub doorbell: Doorbell,
     /// Callers that were refused as full. Woken whenever memory or a slot became free.
     pub room: WaitList,
+    asks: room::Asked,
     /// The coarse clock, Unix ms: the sender sets it each turn. [`CLOCK_STOPPED`] while the sender sleeps.
     pub clock: plain::AtomicI64,
     /// Segments are installed with listener entries.
@@ -218,6 +227,7 @@ impl Accumulator {
             completions: CompletionPool::new(),
             doorbell: Doorbell::default(),
             room: WaitList::default(),
+            asks: room::Asked::default(),
             clock: plain::AtomicI64::new(CLOCK_STOPPED),
             tagged: plain::AtomicBool::new(false),
             slots,
@@ -251,50 +261,8 @@ impl Accumulator {
         &self.pool.arena
     }
 
-    /// Where completions come from.
-    pub fn completions(&self) -> &Arc<CompletionPool> {
-        &self.completions
-    }
-
     /// Bytes that no segment or claim holds now.
     pub fn free(&self) -> usize {
         self.pool.shares.free() as usize * UNIT
-    }
-
-    /// Somebody waits for room: what is open should be sent at once.
-    pub fn under_pressure(&self) -> bool {
-        self.room.waiting()
-    }
-
-    /// There may be room now: called after every change that could let a refused append succeed.
-    fn made_room(&self) {
-        #[cfg(loom)]
-        if !self.waits {
-            return;
-        }
-        self.room.wake_all();
-    }
-
-    /// Registers for [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it
-    /// sleeps.
-    pub fn wait_for_room(&self, slot: &mut Option<u64>, waker: &Waker) {
-        self.room.register(slot, waker);
-        self.doorbell.ring();
-    }
-
-    /// Calls `attempt` until it gives something or the deadline is over, sleeping in between until there may be room.
-    #[cfg(not(loom))]
-    pub fn block_for_room<T>(
-        &self,
-        deadline: Option<std::time::Instant>,
-        mut attempt: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        crate::sync::block_until(&self.room, deadline, || {
-            let done = attempt();
-            if done.is_none() && self.room.waiting() {
-                self.doorbell.ring();
-            }
-            done
-        })
     }
 }

@@ -19,7 +19,6 @@ use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// Size classes; class `c` is a run of 4^c units.
 pub const CLASSES: usize = 6;
-const TOP: usize = CLASSES - 1;
 /// The largest class that many records share: a batch of 1 MiB is then several segments, and one that lingers does not
 /// hold a MiB.
 const ORDINARY_MAX: usize = 4;
@@ -30,6 +29,11 @@ const ORDINARY_RUNS: usize = 16;
 #[inline]
 pub const fn units(class: usize) -> u32 {
     1 << (2 * class)
+}
+
+/// Units of at least `bytes`.
+pub fn units_for(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 /// The smallest class of at least `bytes`; may be [`CLASSES`] or more.
@@ -123,7 +127,7 @@ impl Level {
     #[must_use]
     fn put(&self, run: u32, merges: bool) -> bool {
         let at = run / 64;
-        let (word, bit, nibble) = (&self.words[at as usize], 1u64 << (run % 64), 0xf << (run % 64 & !3));
+        let (word, bit, nibble) = (&self.words[at as usize], 1u64 << (run % 64), 0xf << ((run % 64) & !3));
         self.free.fetch_add(1, Relaxed);
         let mut bits = word.load(Relaxed);
         loop {
@@ -298,7 +302,8 @@ impl Pool {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -14,6 +14,7 @@ use super::{
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
+    pool::units_for,
     ring::{BATCH_HEADER, DELTA_STEP, Look, longest},
     segment::{Alone, Fresh, UNIT},
     word::{Base, ENTRY, Extent, Slot},
@@ -96,12 +97,18 @@ impl Accumulator {
             return Err(Refused::TooLarge);
         }
         let share = partition.share.load(Relaxed);
+        let units = units_for(bytes);
+        let refused =
+            if longest(shape) > self.ordinary { Refused::NoRun { units, share } } else { Refused::BufferFull };
+        if self.defers(units) {
+            return Err(refused);
+        }
         let mut wake = false;
         let run = self.pool.take_bytes(bytes, share, &mut wake);
         if wake {
             self.made_room();
         }
-        let run = run.ok_or(Refused::BufferFull)?;
+        let run = run.ok_or(refused)?;
         let mut value = (0, 0);
         let start = run.index as usize * UNIT + HEAD;
         // SAFETY: clause (a).
@@ -133,7 +140,7 @@ impl Accumulator {
         let delivery = (attach == Attach::Delivery)
             .then(|| unsafe { Delivery::new(CompletionRef::from_raw(completion), 0, prepared.timestamp) });
         match self.link_with(partition, prepared, attach, may_open, completion) {
-            Ok(()) => Ok(Appended { delivery, timestamp: prepared.timestamp }),
+            Ok(()) => Ok(Appended { delivery }),
             Err(why) => {
                 std::mem::forget(delivery);
                 // SAFETY: clause (b).

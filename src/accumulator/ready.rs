@@ -44,8 +44,8 @@ impl ReadySet {
         }
     }
 
-    /// Visits what is queued now. A partition's flag goes out before it is visited: what becomes ready during or after
-    /// the visit queues it again.
+    /// Names what is queued now. A partition's flag goes out before it is named, hence before its ring is read: what
+    /// becomes ready from then on queues it again.
     pub fn visit<'a>(&self, link: impl Fn(u32) -> &'a ReadyLink, mut visit: impl FnMut(u32)) {
         let mut at = self.head.swap(0, order("ready_take", Acquire));
         while at != 0 {
@@ -59,20 +59,15 @@ impl ReadySet {
                     link.queued.swap(false, order("queued_clear", AcqRel));
                 }
             };
+            // `next` first: once the flag is out, the link belongs to the next pusher.
             if mutated("next_after_clear") {
                 clear();
                 at = link.next.load(Relaxed);
             } else {
-                // `next` first: once the flag is out, the link belongs to the next pusher.
                 at = link.next.load(Relaxed);
-                if !mutated("clear_late") {
-                    clear();
-                }
-            }
-            visit(id);
-            if mutated("clear_late") {
                 clear();
             }
+            visit(id);
         }
     }
 }

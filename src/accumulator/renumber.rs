@@ -73,7 +73,8 @@ fn get_signed(bytes: &[u8], at: &mut usize) -> i64 {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::wire::record::{Fields, Shape};

@@ -10,7 +10,7 @@ use super::{
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
-    pool::{Run, class_for},
+    pool::{Run, class_for, units},
     segment::{Fresh, Header, UNIT},
     word::{Base, Claim, ENTRY, Extent, Slot},
 };
@@ -57,6 +57,32 @@ struct Pending<'a> {
     may_open: bool,
 }
 
+/// Where a claim lies.
+#[derive(Clone, Copy)]
+struct Place {
+    base: Base,
+    extent: Extent,
+    /// Before the claim.
+    claim: Claim,
+    /// Where in the arena the segment's run begins.
+    run: usize,
+}
+
+impl Place {
+    #[inline(always)]
+    fn offset_delta(&self) -> i32 {
+        (self.base.delta + self.claim.count()) as i32 * DELTA_STEP
+    }
+
+    /// The first record of a batch tells the sender to arm linger; the one that crosses `leave_at`, that it may go.
+    #[inline(always)]
+    fn sender_must_know(&self, len: u64, leave_at: u32) -> bool {
+        let first = self.base.delta + self.claim.count() == 0 && !mutated("no_opened_notice");
+        let (before, leave_at) = (self.base.bytes + self.claim.bytes(), u64::from(leave_at));
+        first || (before < leave_at && before + len >= leave_at)
+    }
+}
+
 impl Accumulator {
     /// Encodes a record into the partition's open batch. `timestamp` in Unix ms, or `None` for the clock. With
     /// `may_open` false, a record that would start a new batch is refused and nothing changes. Never blocks; no lock,
@@ -78,66 +104,55 @@ impl Accumulator {
             return self.append_alone(partition, fields, timestamp, attach, may_open);
         }
         loop {
-            match self.look(partition) {
-                Look::Open { index, segment, claim } => {
-                    if let Some(done) = self.append_in(partition, index, segment, claim, &pending)? {
-                        return Ok(done);
-                    }
+            let (index, segment, claim) = match self.look(partition) {
+                Look::Open { index, segment, claim } => (index, segment, claim),
+                Look::Next { position, from, base } => {
+                    self.open_next(partition, position, from, base, &pending)?;
+                    continue;
                 }
-                Look::Next { position, from, base } => self.open_next(partition, position, from, base, &pending)?,
                 Look::Full => return Err(Refused::RingFull),
                 Look::Closed => return Err(Refused::Closed),
+            };
+            let (base, extent) = (segment.base(), segment.extent());
+            let place = Place { base, extent, claim, run: index as usize * UNIT };
+            let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
+            let len = shape.len(timestamp_delta, place.offset_delta()) as u64;
+            if !extent.fits(claim, len, UNIT as u64) || (attach.needs_entry() && !extent.tagged()) {
+                self.seal_full(partition, segment, claim, &pending)?;
+                continue;
             }
+            // Nothing is published here: the install's release reaches every claimer through the RMW chain.
+            if segment.claim.compare_exchange(claim.0, claim.add(len).0, Relaxed, Relaxed).is_err() {
+                continue;
+            }
+            self.write(&place, len as usize, &pending, timestamp_delta);
+            segment.raise_timestamp(timestamp);
+            let wants_delivery = attach == Attach::Delivery;
+            // SAFETY: clause (b).
+            let delivery =
+                wants_delivery.then(|| unsafe { Delivery::new(segment.completion(), claim.count() as u32, timestamp) });
+            let complete = segment.commit(len, wants_delivery);
+            if complete || place.sender_must_know(len, partition.leave_at.load(Relaxed)) {
+                self.notify(partition);
+            }
+            return Ok(Appended { delivery });
         }
     }
 
-    /// `None`: look again.
-    #[inline]
-    fn append_in(
-        &self,
-        partition: &Partition,
-        index: u32,
-        segment: &Header,
-        claim: Claim,
-        record: &Pending<'_>,
-    ) -> Result<Option<Appended>, Refused> {
-        let Pending { fields, shape, timestamp, attach, .. } = *record;
-        let (base, extent) = (segment.base(), segment.extent());
-        let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
-        let offset_delta = (base.delta + claim.count()) as i32 * DELTA_STEP;
-        let len = shape.len(timestamp_delta, offset_delta);
-        if !extent.fits(claim, len as u64, UNIT as u64) || (attach.needs_entry() && !extent.tagged()) {
-            return self.seal_full(partition, segment, claim, record);
-        }
-        // Nothing is published here: the install's release reaches every claimer through the RMW chain.
-        if segment.claim.compare_exchange(claim.0, claim.add(len as u64).0, Relaxed, Relaxed).is_err() {
-            return Ok(None);
-        }
-        let run = index as usize * UNIT;
+    /// Fills what a claim gave.
+    #[inline(always)]
+    fn write(&self, place: &Place, len: usize, record: &Pending<'_>, timestamp_delta: i64) {
+        let Place { extent, claim, run, .. } = *place;
         // SAFETY: clause (a).
         unsafe {
             self.pool.arena.write(run + claim.bytes() as usize, len, |out| {
-                shape.put(out, fields, timestamp_delta, offset_delta);
+                record.shape.put(out, record.fields, timestamp_delta, place.offset_delta());
             });
             if extent.tagged() {
                 let at = entry::offset(run, extent.units(), claim.count() as u32);
-                self.pool.arena.write(at, ENTRY as usize, |out| entry::put(out, attach, timestamp_delta));
+                self.pool.arena.write(at, ENTRY as usize, |out| entry::put(out, record.attach, timestamp_delta));
             }
         }
-        segment.raise_timestamp(timestamp);
-        let wants_delivery = attach == Attach::Delivery;
-        // SAFETY: clause (b).
-        let delivery =
-            wants_delivery.then(|| unsafe { Delivery::new(segment.completion(), claim.count() as u32, timestamp) });
-        let complete = segment.commit(len as u64, wants_delivery);
-        // The first record of a batch tells the sender to arm linger; the one that crosses `leave_at`, that it may go.
-        let first = base.delta + claim.count() == 0 && !mutated("no_opened_notice");
-        let before = base.bytes + claim.bytes();
-        let leave_at = u64::from(partition.leave_at.load(Relaxed));
-        if complete || first || (before < leave_at && before + len as u64 >= leave_at) {
-            self.notify(partition);
-        }
-        Ok(Some(Appended { delivery, timestamp }))
     }
 
     /// The record does not fit behind `claim`.
@@ -148,12 +163,12 @@ impl Accumulator {
         segment: &Header,
         claim: Claim,
         record: &Pending<'_>,
-    ) -> Result<Option<Appended>, Refused> {
+    ) -> Result<(), Refused> {
         if !record.may_open && !self.continues(partition, segment.base(), claim.bytes(), record.need) {
             return Err(Refused::WouldOpen);
         }
         self.seal(partition, segment, claim, record.need);
-        Ok(None)
+        Ok(())
     }
 
     /// Makes the next position ready for the record: installs a segment, or ends a chain that has no room for it.
@@ -177,7 +192,7 @@ impl Accumulator {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn look<'a>(&'a self, partition: &Partition) -> Look<'a> {
         loop {
             let position = partition.tail.load(order("tail_load", Acquire));
@@ -206,6 +221,7 @@ impl Accumulator {
     }
 
     /// The position behind one that takes no claims any more. `None`: somebody was quicker, look again.
+    #[cold]
     fn look_next<'a>(&'a self, partition: &Partition, position: u64, base: Option<Base>) -> Option<Look<'a>> {
         let there = Slot(partition.slot(position).load(order("slot_load", Acquire)));
         if there == Slot::empty(position) {
@@ -226,6 +242,7 @@ impl Accumulator {
     }
 
     /// Tells the sender to look at the partition.
+    #[cold]
     pub(super) fn notify(&self, partition: &Partition) {
         if self.ready.push(&partition.link, partition.id) {
             self.doorbell.ring();
@@ -325,15 +342,17 @@ impl Accumulator {
     ) -> Option<Run> {
         let need = need + if tagged { ENTRY as usize } else { 0 };
         let least = class_for(need);
-        let wanted = if base.index == 0 {
+        if self.defers(units(least)) {
+            return None;
+        }
+        let leave_at = u64::from(partition.leave_at.load(Relaxed));
+        let wanted = match base.bytes.checked_div(base.index) {
             // A batch that waits behind another will not leave small.
-            let behind =
-                if partition.has_backlog(base) { class_for(partition.leave_at.load(Relaxed) as usize) } else { 0 };
-            behind.max(partition.hint.load(Relaxed) as usize)
-        } else {
-            // On the way to `leave_at`, what is missing; beyond it, four times as much as the last one's likely size.
-            let missing = u64::from(partition.leave_at.load(Relaxed)).saturating_sub(base.bytes);
-            if missing > 0 { class_for(missing as usize) } else { class_for((base.bytes / base.index) as usize) + 1 }
+            None if partition.has_backlog(base) => class_for(leave_at as usize).max(partition.hint()),
+            None => partition.hint(),
+            // On the way to `leave_at`, what is missing; beyond it, a class above what there is on average.
+            Some(_) if base.bytes < leave_at => class_for((leave_at - base.bytes) as usize),
+            Some(average) => class_for(average as usize) + 1,
         };
         // Not more than what `limit` leaves.
         let most = class_for(partition.room(base.bytes) as usize);
@@ -359,6 +378,10 @@ impl Partition {
         let Some(before) = self.tail.load(Relaxed).checked_sub(base.index + 1) else { return false };
         let word = Slot(self.slot(before).load(Relaxed));
         word.is_installed() && word.lap() == self.lap(before) & 1
+    }
+
+    fn hint(&self) -> usize {
+        self.hint.load(Relaxed) as usize
     }
 
     /// Bytes of records that may still follow `bytes` in one batch.

@@ -34,6 +34,8 @@ pub struct Header {
     len: plain::AtomicU32,
     /// Which share the run was counted in.
     share: plain::AtomicU32,
+    /// Units in the run's middle that were given back before the rest: first << 32 | how many.
+    hole: plain::AtomicU64,
     commit: Line<AtomicU64>,
 }
 
@@ -86,6 +88,17 @@ impl Header {
         (self.share.load(Relaxed), self.extent.load(Relaxed) as u32)
     }
 
+    /// The units that were given back already: the first, counted in the run, and how many. For who drained it.
+    pub fn hole(&self) -> (u32, u32) {
+        let hole = self.hole.load(Relaxed);
+        ((hole >> 32) as u32, hole as u32)
+    }
+
+    /// `units` from `first` on were given back.
+    pub fn set_hole(&self, first: u32, units: u32) {
+        self.hole.store(u64::from(first) << 32 | u64::from(units), Relaxed);
+    }
+
     /// Its completion. For who owns a claim of it, or has drained it.
     #[inline]
     pub fn completion(&self) -> CompletionRef {
@@ -99,6 +112,7 @@ impl Header {
         self.timestamp.store(base.timestamp as u64, order("base_store", Release));
         self.extent.store(extent.word(), Release);
         self.share.store(share, Relaxed);
+        self.hole.store(0, Relaxed);
         self.completion.store(completion as usize, Relaxed);
     }
 
@@ -217,6 +231,7 @@ pub fn table(units: usize) -> Box<[Header]> {
         start: plain::AtomicU32::new(0),
         len: plain::AtomicU32::new(0),
         share: plain::AtomicU32::new(0),
+        hole: plain::AtomicU64::new(0),
         commit: Line(AtomicU64::new(0)),
     };
     (0..units).map(header).collect()

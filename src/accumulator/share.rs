@@ -20,6 +20,7 @@ struct Counter(plain::AtomicU32);
 /// Units in use, per share and together.
 #[derive(Debug)]
 pub struct Shares {
+    total: u32,
     free: Counter,
     /// Brokers seen so far.
     brokers: plain::AtomicU32,
@@ -29,6 +30,7 @@ pub struct Shares {
 impl Shares {
     pub fn new(units: u32) -> Self {
         Self {
+            total: units,
             free: Counter(plain::AtomicU32::new(units)),
             brokers: plain::AtomicU32::new(0),
             used: (0..SHARES).map(|_| Counter::default()).collect(),
@@ -54,6 +56,14 @@ impl Shares {
         used == 0 || i64::from(used) + i64::from(units) <= ALPHA * (i64::from(self.free()) - i64::from(units))
     }
 
+    /// `units` more are within what the share may hold when all others want memory too. Others may be held up for it.
+    pub fn is_fair(&self, share: u32, units: u32) -> bool {
+        let used = i64::from(self.used[share as usize].0.load(Relaxed));
+        self.brokers.load(Relaxed) < 2
+            || used == 0
+            || (ALPHA + 1) * (used + i64::from(units)) <= ALPHA * i64::from(self.total)
+    }
+
     pub fn take(&self, share: u32, units: u32) {
         self.free.0.fetch_sub(units, Relaxed);
         self.used[share as usize].0.fetch_add(units, Relaxed);
@@ -65,7 +75,8 @@ impl Shares {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

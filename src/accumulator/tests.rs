@@ -1,10 +1,14 @@
 //! The room as a whole, single-threaded, and a stress test with real threads. The models are in `models.rs`.
 
+mod cost;
 mod stress;
 
 use std::sync::Arc;
 
-use super::*;
+use super::{
+    drain::{Chain, Peek},
+    *,
+};
 use crate::{
     completion::Outcome,
     record::Place,
@@ -131,10 +135,9 @@ fn records_come_out_as_they_went_in() {
     let headers = [Header { key: "a", value: Some(b"1") }, Header { key: "a", value: None }];
     let all = Fields { key: Some(b"key"), value: Some(b"value"), headers: &headers };
     let first = accumulator.append(&partition, &all, Some(5_000), Attach::None, true).unwrap();
-    assert!(first.delivery.is_none() && first.timestamp == 5_000);
-    let second = accumulator.append(&partition, &Fields::default(), Some(4_000), Attach::None, false).unwrap();
-    assert_eq!(second.timestamp, 4_000, "a delta may be negative");
-    assert_eq!(append(&accumulator, &partition, b"").unwrap().timestamp, 1_000, "the clock's");
+    assert!(first.delivery.is_none());
+    accumulator.append(&partition, &Fields::default(), Some(4_000), Attach::None, false).unwrap();
+    append(&accumulator, &partition, b"").unwrap();
     assert_eq!(drain.peek(0), Peek { bytes: 38, any: true, complete: false });
     let chain = drain.drain(0, Leave::Now).unwrap();
     assert_eq!((chain.base_timestamp, chain.max_timestamp, chain.bytes), (5_000, 5_000, 38));
@@ -142,7 +145,7 @@ fn records_come_out_as_they_went_in() {
     assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
     assert_eq!(records[0].headers, [(b"a".to_vec(), Some(b"1".to_vec())), (b"a".to_vec(), None)]);
     assert_eq!((&records[1].key, &records[1].value, records[1].timestamp), (&None, &None, 4_000));
-    assert_eq!(records[2].value.as_deref(), Some(&b""[..]));
+    assert_eq!((records[2].value.as_deref(), records[2].timestamp), (Some(&b""[..]), 1_000), "the clock's");
     assert!(accumulator.free() < 32 << 20);
     settle(&mut drain, chain, &partition.place);
     assert_eq!(accumulator.free(), 32 << 20);
@@ -224,7 +227,7 @@ fn several_mib_in_one_run() {
     for _ in 0..3 {
         append(&accumulator, &partition, &large).unwrap();
     }
-    assert_eq!(append(&accumulator, &partition, &large).unwrap_err(), Refused::BufferFull);
+    assert!(matches!(append(&accumulator, &partition, &large).unwrap_err(), Refused::NoRun { .. }));
     let values: Vec<_> = drain_all(&mut drain, 0).into_iter().flatten().map(|read| read.value.unwrap()).collect();
     assert!(values.len() == 3 && values.iter().all(|value| *value == large));
     assert_eq!(accumulator.free(), 32 << 20);
@@ -269,7 +272,7 @@ fn refusals_keep_nothing() {
     assert_eq!(refused, Refused::RingFull);
     let other = drain.add_partition(place(1));
     let hold = accumulator.claim(&other, 30_000, None, &[], None).unwrap();
-    assert_eq!(append(&accumulator, &other, &[1; 30_000]).unwrap_err(), Refused::BufferFull);
+    assert!(append(&accumulator, &other, &[1; 30_000]).unwrap_err().is_full());
     drop(hold);
     append(&accumulator, &other, &[1; 30_000]).unwrap();
     assert_eq!(drain_all(&mut drain, 0).iter().map(Vec::len).sum::<usize>(), accepted);
@@ -446,8 +449,70 @@ fn what_cannot_be_is_refused() {
 
 #[test]
 fn a_stopped_clock_is_not_believed() {
-    let (accumulator, _drain, partition) = new(AccumulatorConfig::default());
-    assert_eq!(append(&accumulator, &partition, b"").unwrap().timestamp, 1_000, "the sender's");
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    append(&accumulator, &partition, b"").unwrap();
     accumulator.clock.store(CLOCK_STOPPED, Relaxed);
-    assert!(append(&accumulator, &partition, b"").unwrap().timestamp > 1_700_000_000_000, "the system's");
+    append(&accumulator, &partition, b"").unwrap();
+    let times: Vec<_> = drain_all(&mut drain, 0).iter().flatten().map(|record| record.timestamp).collect();
+    assert!(times[0] == 1_000 && times[1] > 1_700_000_000_000, "the sender's, then the system's: {times:?}");
+}
+
+#[test]
+fn a_large_record_is_not_starved() {
+    let config = AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() };
+    let (accumulator, mut drain, partition) = new(config);
+    let small: Vec<_> = (1..9).map(|i| drain.add_partition(place(i))).collect();
+    let claims: Vec<_> =
+        (0..2_000).map_while(|i| accumulator.claim(&small[i % 8], 900, None, &[], None).ok()).collect();
+    let large = vec![0; 900_000];
+    let refused = append(&accumulator, &partition, &large).unwrap_err();
+    assert_eq!(refused, Refused::NoRun { units: 879, share: 0 });
+    assert!(accumulator.ask(Refused::BufferFull).is_none(), "what is small needs no asking");
+    let ask = accumulator.ask(refused).unwrap();
+    let second = accumulator.ask(append(&accumulator, &partition, &[0; 500_000]).unwrap_err()).unwrap();
+    for (i, claim) in claims.into_iter().enumerate() {
+        drop(claim);
+        if i % 2 == 0 {
+            assert_eq!(append(&accumulator, &small[0], b"x").unwrap_err(), Refused::BufferFull, "kept for who asked");
+        }
+    }
+    append(&accumulator, &partition, &large).unwrap();
+    drop(ask);
+    assert_eq!(append(&accumulator, &small[0], b"x").unwrap_err(), Refused::BufferFull, "the next ask stands");
+    drop(second);
+    append(&accumulator, &small[0], b"x").unwrap();
+    // A broker with more than its share holds nobody up.
+    drain.set_leader(0, 1);
+    drain.set_leader(1, 2);
+    append(&accumulator, &partition, &vec![0; 700_000]).unwrap();
+    assert!(accumulator.ask(append(&accumulator, &partition, &large).unwrap_err()).is_none());
+}
+
+#[test]
+fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    let used = |accumulator: &Accumulator| ((32 << 20) - accumulator.free()) >> 10;
+    for (attach, records, kept) in [(Attach::None, 1, 16), (Attach::None, 200, 32), (Attach::Tag(7), 200, 48)] {
+        partition.hint.store(3, Relaxed);
+        if attach != Attach::None {
+            accumulator.tag_records();
+        }
+        for _ in 0..records {
+            accumulator.append(&partition, &value(&[1; 100]), None, attach, true).unwrap();
+        }
+        assert_eq!(used(&accumulator), 64, "KiB while it is open");
+        let chain = drain.drain(0, Leave::Now).unwrap();
+        assert_eq!((chain.segments.len(), used(&accumulator)), (1, kept));
+        let other = drain.add_partition(place(1));
+        append(&accumulator, &other, &[9; 40_000]).unwrap();
+        assert_eq!(read_chain(&accumulator, &chain).len(), records);
+        let segment = &chain.segments[0];
+        for i in 0..segment.count {
+            let expected = if attach == Attach::None { Entry::None } else { Entry::Tag { tag: 7, timestamp: 1_000 } };
+            assert_eq!(accumulator.entry(segment.index, i), expected);
+        }
+        settle(&mut drain, chain, &partition.place);
+        drain_all(&mut drain, other.id);
+        assert_eq!(used(&accumulator), 0);
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::Producer;
 use super::topic::{Refusal, Topic};
-use crate::accumulator::Attach;
+use crate::accumulator::{Ask, Attach};
 use crate::completion::Delivery;
 use crate::error::{CloseReport, SendError, WaitedFor};
 use crate::record::Record;
@@ -24,16 +24,19 @@ pub struct SendFuture<'a> {
     /// Our places in the lists of those who wait for metadata and for room.
     for_topic: Option<u64>,
     for_room: Option<u64>,
+    /// Our claim to the next large run, if the record needs one.
+    ask: Option<Ask>,
 }
 
 impl<'a> SendFuture<'a> {
     pub(super) fn new(topic: &'a Topic, record: Record<'a>) -> Self {
-        Self { topic, record, started: None, for_topic: None, for_room: None }
+        Self { topic, record, started: None, for_topic: None, for_room: None, ask: None }
     }
 
     fn deregister(&mut self) {
         self.topic.shared().changed.deregister(&mut self.for_topic);
         self.topic.core().shared.accumulator.room.deregister(&mut self.for_room);
+        self.ask = None;
     }
 
     fn attempt(&self) -> Result<Delivery, Refusal> {
@@ -86,7 +89,13 @@ impl Future for SendFuture<'_> {
             if !registered {
                 match refusal {
                     Refusal::NotReady => this.topic.shared().changed.register(&mut this.for_topic, context.waker()),
-                    _ => this.topic.core().shared.accumulator.wait_for_room(&mut this.for_room, context.waker()),
+                    refusal => {
+                        let accumulator = &this.topic.core().shared.accumulator;
+                        if let (Refusal::Full(refused), None) = (refusal, &this.ask) {
+                            this.ask = accumulator.ask(refused);
+                        }
+                        accumulator.wait_for_room(&mut this.for_room, context.waker());
+                    }
                 }
             }
         }

@@ -275,12 +275,13 @@ impl Topic {
         self.core.check_life()?;
         let deadline = started.checked_add(self.core.shared.config.max_block);
         match refusal {
-            Refusal::Full(_) => self
-                .core
-                .shared
-                .accumulator
-                .block_for_room(deadline, attempt)
-                .ok_or_else(|| SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory }),
+            Refusal::Full(refused) => {
+                let accumulator = &self.core.shared.accumulator;
+                let _ask = accumulator.ask(*refused);
+                accumulator
+                    .block_for_room(deadline, attempt)
+                    .ok_or_else(|| SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory })
+            }
             _ => self.core.block_for_topic(&self.shared, started),
         }
     }

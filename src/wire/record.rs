@@ -74,7 +74,7 @@ impl Shape {
     }
 
     /// Writes what comes before the key and returns its length, at most 5 + 1 + 10 + 5.
-    #[inline]
+    #[inline(always)]
     pub fn put_head(self, out: &mut [u8], timestamp_delta: i64, offset_delta: i32) -> usize {
         let mut at = put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
         out[at] = 0;
@@ -84,7 +84,7 @@ impl Shape {
     }
 
     /// Writes the record: `out` is exactly [`Shape::len`] bytes long.
-    #[inline]
+    #[inline(always)]
     pub fn put(self, out: &mut [u8], fields: &Fields<'_>, timestamp_delta: i64, offset_delta: i32) {
         let mut at = self.put_head(out, timestamp_delta, offset_delta);
         at += put_bytes(&mut out[at..], fields.key);
@@ -94,7 +94,7 @@ impl Shape {
 }
 
 /// A length and bytes, or -1. Returns what was written.
-#[inline]
+#[inline(always)]
 pub fn put_bytes(out: &mut [u8], bytes: Option<&[u8]>) -> usize {
     let Some(bytes) = bytes else {
         return put_signed(out, -1);
@@ -105,7 +105,7 @@ pub fn put_bytes(out: &mut [u8], bytes: Option<&[u8]>) -> usize {
 }
 
 /// The number of headers and each of them. Returns what was written.
-#[inline]
+#[inline(always)]
 pub fn put_headers(out: &mut [u8], headers: &[Header<'_>]) -> usize {
     let mut at = put_signed(out, headers.len() as i64);
     for header in headers {

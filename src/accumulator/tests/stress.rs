@@ -152,8 +152,8 @@ fn stress(records: u64, close_after: u64, seed: u64) {
         take(&mut drain, partition, leave);
         let over = writers.iter().all(|writer| writer.is_finished());
         if sent.get() >= close_after || over {
-            for partition in 0..PARTITIONS {
-                closed[partition] = closed[partition] || drain.close_partition(partition as u32);
+            for (partition, closed) in closed.iter_mut().enumerate() {
+                *closed = *closed || drain.close_partition(partition as u32);
                 take(&mut drain, partition, Leave::Now);
             }
             if over && (0..PARTITIONS).all(|at| closed[at] && drain.is_drained(at as u32)) {
@@ -188,12 +188,28 @@ fn records(most: u64) -> u64 {
 
 #[test]
 fn every_record_once() {
-    stress(records(if cfg!(miri) { 300 } else { 30_000 }), u64::MAX, 7);
+    stress(
+        records(if cfg!(miri) {
+            300
+        } else if cfg!(debug_assertions) {
+            8_000
+        } else {
+            100_000
+        }),
+        u64::MAX,
+        7,
+    );
 }
 
 #[test]
 fn close_in_the_middle() {
-    for round in 0..if cfg!(miri) { 1 } else { 60 } {
+    for round in 0..if cfg!(miri) {
+        1
+    } else if cfg!(debug_assertions) {
+        15
+    } else {
+        100
+    } {
         stress(1_000, 500 + round * 7, round + 1);
     }
 }

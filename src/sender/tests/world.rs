@@ -129,7 +129,7 @@ impl World {
         let fields = Fields { key: None, value: Some(value), headers: &[] };
         match self.accumulator.append(&ring, &fields, None, Attach::Delivery, true) {
             Ok(appended) => appended.delivery,
-            Err(Refused::BufferFull | Refused::RingFull) => None,
+            Err(refused) if refused.is_full() => None,
             Err(why) => panic!("{why:?}"),
         }
     }
