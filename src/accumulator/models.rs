@@ -450,7 +450,7 @@ fn entries_come_with_their_records() {
         }
         tags
     }
-    explore(3, || {
+    explore(2, || {
         let mut room = Room::new(1, 2 * SLOTS, 4, SMALLEST);
         let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
         let writer = thread::spawn(move || {
