@@ -56,6 +56,7 @@ need_java() {
 }
 
 jars() {
+  command -v python3 >/dev/null || apt python3
   need_java
   if [ ! -e "$libs/.complete" ]; then
     command -v mvn >/dev/null || apt maven
@@ -88,7 +89,6 @@ make_archive() {
 
 venv() {
   [ -e "$cache/venv/.complete" ] && return
-  command -v python3 >/dev/null || apt python3
   rm -rf "$cache/venv"
   python3 -m venv "$cache/venv" >/dev/null 2>&1 || { apt python3-venv && rm -rf "$cache/venv" && python3 -m venv "$cache/venv"; }
   say "installing confluent-kafka"

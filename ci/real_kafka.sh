@@ -77,7 +77,7 @@ mistakes() {
   expect "broker unreachable" 3 "connection refused" "${p[@]}" -b "127.0.0.1:$dead" -t t -X max.block.ms=2000 "$work/hello"
   expect "host unknown" 3 "resolve" "${p[@]}" -b no-such-host.invalid:9092 -t t -X max.block.ms=2000 "$work/hello"
   expect "wrong port: a web server" 3 "no Kafka" "${p[@]}" -b "127.0.0.1:$http" -t t -X max.block.ms=2000 "$work/hello"
-  expect "wrong port: the controller" 3 "" "${p[@]}" -b "127.0.0.1:$(sed -n 's/.*voters=1@127.0.0.1://p' "$one/node1.properties")" -t t -X max.block.ms=2000 "$work/hello"
+  expect "wrong port: the controller" 3 "controller answers" "${p[@]}" -b "127.0.0.1:$(sed -n 's/.*voters=1@127.0.0.1://p' "$one/node1.properties")" -t t -X max.block.ms=2000 "$work/hello"
   expect "unknown topic" 3 "'absent' does not exist" "${p[@]}" -b "$B" -t absent "$work/hello"
   expect "topic name that cannot be" 3 "a b" "${p[@]}" -b "$B" -t "a b" "$work/hello"
   expect "partition that is not there" 1 "99" "${p[@]}" -b "$B" -t many -p 99 "$work/hello"

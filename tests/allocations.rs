@@ -1,5 +1,6 @@
 //! In steady state nothing is allocated per record, neither by the caller's thread nor by the sender's, also when
 //! every batch holds one record. The broker runs in a process of its own, so that all that is counted is the client's.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{BufRead, BufReader, Read};

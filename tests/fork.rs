@@ -1,5 +1,6 @@
 //! A forked child has a copy of the producer but no sender thread: its calls fail at once, dropping waits for nobody,
 //! and the parent's connection goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_os = "linux")]
 
 use std::io::Read;

@@ -1,5 +1,6 @@
 //! Where io_uring is forbidden the producer runs on epoll, and says so once. A real seccomp filter forbids it, in a
 //! process of its own, because a filter cannot be taken off again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg(target_os = "linux")]
 
 use std::io::Read;

@@ -1,4 +1,5 @@
 //! The producer against the embedded broker, the same list over both drivers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -140,7 +141,7 @@ fn threads_keep_their_order(driver: DriverChoice) {
                 for number in 0..EACH {
                     let key = (number % 50).to_string();
                     let record = format!("{thread}:{number}");
-                    let _ = topic.send(Record::value(&record).with_key(&key)).unwrap();
+                    drop(topic.send(Record::value(&record).with_key(&key)).unwrap());
                 }
             });
         }
@@ -207,7 +208,7 @@ fn errors_that_pass_are_retried_in_order(driver: DriverChoice) {
     let producer = builder(&broker, driver).linger(Duration::ZERO).build().unwrap();
     let topic = producer.topic("retry").unwrap();
     for number in 0..200 {
-        let _ = topic.send(Record::value(&number.to_string())).unwrap();
+        drop(topic.send(Record::value(&number.to_string())).unwrap());
         std::thread::yield_now();
     }
     producer.flush().unwrap();
@@ -331,7 +332,7 @@ fn a_full_buffer_gives_the_record_back(driver: DriverChoice) {
         assert!(matches!(error.kind(), DeliveryErrorKind::Expired | DeliveryErrorKind::RequestTimedOut), "{error}");
     }
     // Everything has its end, so there is room again.
-    let _ = topic.send(Record::value(&value)).unwrap();
+    drop(topic.send(Record::value(&value)).unwrap());
 }
 
 fn an_unanswered_record_is_possibly_written(driver: DriverChoice) {
@@ -487,10 +488,10 @@ fn the_last_drop_sends_what_was_accepted(driver: DriverChoice) {
     let topic = producer.topic("drop").unwrap();
     let other = producer.clone();
     for number in 0..1000 {
-        let _ = topic.send(Record::value(&number.to_string())).unwrap();
+        drop(topic.send(Record::value(&number.to_string())).unwrap());
     }
     drop(producer);
-    let _ = topic.send(Record::value("1000")).unwrap();
+    drop(topic.send(Record::value("1000")).unwrap());
     drop(other);
     assert_eq!(values(&broker.log("drop", 0)), numbers(0..1001));
     assert!(matches!(topic.send(Record::value("late")), Err(SendError::Closed)));
@@ -543,7 +544,7 @@ fn futures_need_no_runtime(driver: DriverChoice) {
         for (number, delivery) in deliveries.into_iter().enumerate() {
             assert_eq!(delivery.await.unwrap().offset(), Some(number as i64));
         }
-        let _ = topic.send(Record::value("last")).unwrap();
+        drop(topic.send(Record::value("last")).unwrap());
         producer.flush_async().await.unwrap();
         assert_eq!(broker.log("async", 0).len(), 301);
         assert!(producer.close_async(Duration::from_secs(5)).await.unwrap().is_clean());
@@ -610,7 +611,7 @@ fn leaders_move_without_loss(driver: DriverChoice) {
     let producer = builder(&broker, driver).linger(Duration::from_millis(1)).build().unwrap();
     let topic = producer.topic("moving").unwrap();
     for number in 0..500 {
-        let _ = topic.send(Record::value(&number.to_string())).unwrap();
+        drop(topic.send(Record::value(&number.to_string())).unwrap());
         if number % 50 == 49 {
             broker.move_leader("moving", 0, (number / 50) % 3);
             std::thread::sleep(Duration::from_millis(2));
@@ -628,7 +629,7 @@ fn many_partitions_share_requests(driver: DriverChoice) {
     producer.warm_up(&["many"]).unwrap();
     for number in 0..2000_i32 {
         let record = number.to_string();
-        let _ = topic.send(Record::value(&record).with_partition(number % 200)).unwrap();
+        drop(topic.send(Record::value(&record).with_partition(number % 200)).unwrap());
     }
     producer.flush().unwrap();
     for partition in 0..200 {
@@ -649,7 +650,7 @@ fn a_flush_does_not_wait_for_linger(driver: DriverChoice) {
     let topic = producer.topic("flush").unwrap();
     for round in 1..=20 {
         for number in 0..30 {
-            let _ = topic.send(Record::value("x").with_key(&number.to_string())).unwrap();
+            drop(topic.send(Record::value("x").with_key(&number.to_string())).unwrap());
         }
         producer.flush().unwrap();
         let stored: usize = (0..3).map(|partition| broker.log("flush", partition).len()).sum();

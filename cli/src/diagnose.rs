@@ -6,8 +6,9 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// An ApiVersions v0 request, which every Kafka since 0.10 answers: size, key 18, version 0, correlation 7, no client id.
-const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+/// An ApiVersions v0 request, which every Kafka since 0.10 answers: size, key 18, version 0, correlation id, no client id.
+const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, b'r', b'i', b'n', b'g', 0xff, 0xff];
+const CORRELATION: [u8; 4] = *b"ring";
 
 /// One line for each server of a `bootstrap.servers` list.
 pub fn diagnose(servers: &str) -> String {
@@ -45,32 +46,43 @@ fn talk(mut stream: TcpStream) -> String {
     if let Err(e) = tried {
         return format!("connected, but sending failed: {e}");
     }
-    let mut head = [0; 10];
-    match stream.read_exact(&mut head) {
-        Ok(()) => understand(&head),
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof || e.kind() == ErrorKind::ConnectionReset => {
+    let mut answer = Vec::new();
+    match read_answer(&mut stream, &mut answer) {
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && answer.is_empty() => {
+            format!("connected, but no answer within {} s: it is no Kafka, or it is stuck", PATIENCE.as_secs())
+        }
+        _ if answer.is_empty() => {
             "connected, but it closed the connection without an answer: no Kafka listener without TLS or SASL"
                 .to_string()
         }
-        Err(_) => {
-            format!("connected, but no answer within {} s: it is no Kafka, or it is stuck", PATIENCE.as_secs())
-        }
+        _ => understand(&answer),
     }
 }
 
-/// Size, correlation id and error code, if Kafka sent them.
-fn understand(head: &[u8; 10]) -> String {
-    let size = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-    match head[4..8] {
-        [0, 0, 0, 7] if size < 1 << 20 => {
-            "a Kafka broker answers here; the addresses that it advertises may not be reachable".to_string()
-        }
-        _ if head.starts_with(b"HTTP") => "what answers there is no Kafka but a web server".to_string(),
-        _ => {
-            let shown: String = head.iter().map(|b| if b.is_ascii_graphic() { *b as char } else { '.' }).collect();
-            format!("what answers there is no Kafka (it says {shown:?})")
-        }
+/// Reads one frame, size included, or as much as comes of something else.
+fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> std::io::Result<()> {
+    stream.take(10).read_to_end(answer)?;
+    let size = answer.get(..4).map_or(0, |size| u32::from_be_bytes([size[0], size[1], size[2], size[3]]));
+    if answer[4.min(answer.len())..].starts_with(&CORRELATION) && size < 1 << 16 {
+        stream.take(u64::from(size).saturating_sub(6)).read_to_end(answer)?;
     }
+    Ok(())
+}
+
+/// A frame: size, correlation id, error code, then for each API its number, least and greatest version.
+fn understand(answer: &[u8]) -> String {
+    if answer.len() >= 14 && answer[4..].starts_with(&CORRELATION) {
+        let produces = answer[14..].chunks_exact(6).any(|api| api.starts_with(&[0, 0]));
+        return match produces {
+            true => "a Kafka broker answers here; the addresses that it advertises may not be reachable".to_string(),
+            false => "a Kafka controller answers here, not a broker: use a broker's port".to_string(),
+        };
+    }
+    if answer.starts_with(b"HTTP") {
+        return "what answers there is no Kafka but a web server".to_string();
+    }
+    let shown: String = answer.iter().map(|b| if b.is_ascii_graphic() { *b as char } else { '.' }).collect();
+    format!("what answers there is no Kafka (it says {shown:?})")
 }
 
 #[cfg(test)]
@@ -99,7 +111,11 @@ mod tests {
         assert!(said_of(b"HTTP/1.1 400 Bad Request\r\n").contains("web server"));
         assert!(said_of(b"SSH-2.0-OpenSSH_9.2\r\n").contains("SSH-2.0-Op"));
         assert!(said_of(b"").contains("closed the connection"));
-        assert!(said_of(&[0, 0, 0, 10, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0]).contains("a Kafka broker answers"));
+        assert!(
+            said_of(b"\0\0\0\x16ring\0\0\0\0\0\x02\0\x12\0\0\0\x04\0\0\0\x03\0\x0d").contains("a Kafka broker answers")
+        );
+        assert!(said_of(b"\0\0\0\x10ring\0\0\0\0\0\x01\0\x12\0\0\0\x04").contains("controller"));
+        assert!(said_of(b"\0\0\0\x10ring").contains("no Kafka"));
     }
 
     #[test]

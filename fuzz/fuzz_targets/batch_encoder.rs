@@ -63,7 +63,6 @@ fuzz_target!(|input: Input| {
         count,
     };
     let crc = header.crc([&records[..records.len() / 2], &records[records.len() / 2..]].into_iter());
-    assert_eq!(crc, header.crc_combined(crc32c::crc32c(&records), records.len() as u32));
     let mut head = [0; LEN];
     header.put(&mut head, records.len() as u32, crc);
     let batch = [&head[..], &records].concat();

@@ -50,6 +50,7 @@ impl Claim {
     ///
     /// # Errors
     /// The claim, and why it was refused.
+    #[expect(clippy::result_large_err, reason = "the claim itself comes back")]
     pub fn try_commit(self) -> Result<Delivery, (Self, SendError)> {
         let Self { topic, claim } = self;
         match claim.commit(Attach::Delivery) {

@@ -10,14 +10,15 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::in_flight::Batch;
 use super::timers::Armed;
-use super::transmit::ConnectionId;
 use crate::wire::api_versions::ApiRange;
 use crate::wire::frame::FrameReader;
 use crate::wire::header::ApiKey;
+use crate::wire::{init_producer_id, metadata, produce};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,7 +123,7 @@ pub struct Versions {
 impl Versions {
     /// The highest version that both sides speak, or which API has none.
     pub fn negotiate(apis: &[ApiRange]) -> Result<Self, String> {
-        let best = |key: ApiKey, ours: std::ops::RangeInclusive<i16>| {
+        let best = |key: ApiKey, ours: RangeInclusive<i16>| {
             let theirs = apis.iter().find(|api| api.key == key.0)?;
             let version = theirs.max.min(*ours.end());
             (version >= theirs.min && version >= *ours.start()).then_some(version)
@@ -131,9 +132,9 @@ impl Versions {
             format!("it offers no version of {name} that this client speaks ({ours}): Kafka 0.11 or later is needed")
         };
         Ok(Self {
-            produce: best(ApiKey::PRODUCE, 3..=13).ok_or_else(|| missing("Produce", "3 to 13"))?,
-            metadata: best(ApiKey::METADATA, 1..=13).ok_or_else(|| missing("Metadata", "1 to 13"))?,
-            init_producer_id: best(ApiKey::INIT_PRODUCER_ID, 0..=5),
+            produce: best(ApiKey::PRODUCE, produce::VERSIONS).ok_or_else(|| missing("Produce", "3 to 13"))?,
+            metadata: best(ApiKey::METADATA, metadata::VERSIONS).ok_or_else(|| missing("Metadata", "1 to 13"))?,
+            init_producer_id: best(ApiKey::INIT_PRODUCER_ID, init_producer_id::VERSIONS),
         })
     }
 }
@@ -154,8 +155,6 @@ pub enum Cause {
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its name towards the driver.
-    pub id: ConnectionId,
     /// What it is for.
     pub role: Role,
     /// Whom it leads to.
@@ -191,16 +190,8 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose TCP set-up starts now.
-    pub fn new(
-        id: ConnectionId,
-        role: Role,
-        peer: Peer,
-        name: String,
-        now: Duration,
-        setup_deadline: Duration,
-    ) -> Self {
+    pub fn new(role: Role, peer: Peer, name: String, now: Duration, setup_deadline: Duration) -> Self {
         Self {
-            id,
             role,
             peer,
             name,

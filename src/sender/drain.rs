@@ -65,6 +65,8 @@ impl Sender {
     }
 
     fn arm_partition(&mut self, id: u32, at: Duration) {
+        // What is due now and was not resolved by this look will not be by another one at the same time.
+        let at = at.max(self.now.monotonic + Duration::from_millis(1));
         self.partitions[id as usize].armed.at(&mut self.timers, at, Timer::Partition(id));
     }
 
@@ -106,7 +108,8 @@ impl Sender {
             return Verdict::OnEvent;
         }
         let window = partition.window(self.config.max_in_flight as u32, self.config.idempotence);
-        if partition.unacked >= window || !identity_ready || partition.sequences.spoiled() {
+        let spoiled = partition.sequences.spoiled() && partition.walk_back.is_none();
+        if partition.unacked >= window || !identity_ready || spoiled {
             return Verdict::OnEvent;
         }
         if partition.leader < 0 {

@@ -84,7 +84,7 @@ impl Sender {
         self.next_connection += 1;
         let now = self.now.monotonic;
         let deadline = now + self.config.connection_setup_timeout;
-        let mut connection = Connection::new(id, role, peer, name, now, deadline);
+        let mut connection = Connection::new(role, peer, name, now, deadline);
         connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
         self.connections.insert(id, connection);
         self.actions.push_back(Action::Connect { connection: id, address });

@@ -254,11 +254,6 @@ impl Sender {
         self.closed && self.connections.is_empty()
     }
 
-    /// What application threads share with it.
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     fn acks(&self) -> i16 {
         match self.config.acks {
             Acks::None => 0,

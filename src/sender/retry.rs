@@ -203,6 +203,12 @@ impl Sender {
         if partition.walk_back.is_some() {
             return;
         }
+        // Stamped again, a batch that is in the log would be there twice: first find out which are.
+        let unclear = |queued: &Batch| queued.stamp.is_some() && queued.possibly_written;
+        if let Some(at) = partition.queue.iter().rposition(unclear) {
+            partition.walk_back = Some(WalkBack { at });
+            return;
+        }
         if !partition.sequences.bump() {
             partition.sequences.renew();
             if !matches!(self.identity, super::Identity::Wanted { .. } | super::Identity::Asked { .. }) {

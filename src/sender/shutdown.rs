@@ -280,13 +280,12 @@ impl Sender {
     pub(super) fn expire(&mut self, id: u32) {
         let (now, timeout) = (self.now.monotonic, self.config.delivery_timeout);
         let late = |opened: Duration| now >= opened.saturating_add(timeout);
-        while self.partitions[id as usize].queue.front().is_some_and(|batch| late(batch.opened)) {
-            if let Some(batch) = self.partitions[id as usize].queue.pop_front() {
+        while let Some(at) = self.partitions[id as usize].queue.iter().position(|batch| late(batch.opened)) {
+            if let Some(batch) = self.partitions[id as usize].queue.remove(at) {
                 self.fail(batch, DeliveryErrorKind::Expired);
             }
         }
         if self.partitions[id as usize].opened.is_some_and(late)
-            && self.partitions[id as usize].queue.is_empty()
             && let Some(mut batch) = self.drain_ring(id, Leave::Now)
         {
             batch.last_error = self.topic_trouble(id);

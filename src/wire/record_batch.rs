@@ -52,12 +52,6 @@ impl BatchHeader {
         records.fold(self.covered_crc(), crc32c::crc32c_append)
     }
 
-    /// The same from the CRC that the records' bytes have by themselves: another sequence number or epoch does not
-    /// need the records read again.
-    pub fn crc_combined(&self, records_crc: u32, records_len: u32) -> u32 {
-        crc32c::crc32c_combine(self.covered_crc(), records_crc, records_len as usize)
-    }
-
     fn covered_crc(&self) -> u32 {
         let mut covered = [0; LEN - CRC_FROM];
         self.put_covered(&mut covered);
@@ -130,16 +124,5 @@ pub(crate) mod tests {
         let batch = [&head[..], &records].concat();
         assert_eq!(batch.len(), 105);
         assert_eq!(batch, hex(GOLDEN));
-    }
-
-    #[test]
-    fn restamping_needs_only_the_crc_of_the_records() {
-        let records = golden_records();
-        let alone = crc32c::crc32c(&records);
-        for base_sequence in [0, 100, i32::MAX] {
-            let header = BatchHeader { base_sequence, ..GOLDEN_HEADER };
-            let whole = header.crc([&records[..]].into_iter());
-            assert_eq!(header.crc_combined(alone, records.len() as u32), whole);
-        }
     }
 }

@@ -154,55 +154,64 @@ fn split_batches_keep_order_in_any_weather() {
 /// Delivery timeouts: every record ends, "not written" is never in the log, what is delivered is there once.
 #[test]
 fn what_is_told_is_true_when_time_runs_out() {
-    let (mut delivered, mut not_written, mut possibly) = (0, 0, 0);
+    let mut sums = [0; 3];
     for seed in seeds() {
-        let mut chance = crate::sender::backoff::Random::new(seed ^ 0xfe);
-        let options = options(2).on_produce(move |_| match chance.next() % 10 {
-            0 => Fault::HangAfter,
-            1 => Fault::HangBefore,
-            2 => Fault::CloseAfter,
-            3 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
-            4 => Fault::Error(ErrorCode::INVALID_RECORD),
-            5 => Fault::Delay(Duration::from_millis(400)),
-            _ => Fault::None,
-        });
-        let config = config().request_timeout(300 * MS).delivery_timeout(700 * MS);
-        let mut world = World::new(seed, options, config);
-        let topic = world.topic("t");
-        let free = world.accumulator.free();
-        world.weather = Weather { cut_request: 30, cut_answer: 30, restart: 0 };
-        let deliveries = send_all(&mut world, &topic, 2, 0..200, 10 * MS);
-        let outcomes = finish(&mut world, &deliveries);
-        // Late answers may still come in.
-        let until = world.now + Duration::from_secs(20);
-        world.run_until(until);
-        let logs: Vec<Vec<String>> = (0..2).map(|partition| world.log("t", partition)).collect();
-        for (number, outcome) in outcomes.iter().enumerate() {
-            let value = format!("{number:06}");
-            let times = logs[number % 2].iter().filter(|stored| **stored == value).count();
-            match outcome {
-                Ok(_) => {
-                    delivered += 1;
-                    assert_eq!(times, 1, "seed {seed}: {number} was acknowledged");
-                }
-                Err(error) if error.written() == Written::No => {
-                    not_written += 1;
-                    assert_eq!(times, 0, "seed {seed}: {number}: {error}");
-                }
-                Err(error) => {
-                    possibly += 1;
-                    assert!(times <= 1, "seed {seed}: {number} is there {times} times: {error}");
-                }
+        for (sum, part) in sums.iter_mut().zip(told_is_true(seed)) {
+            *sum += part;
+        }
+    }
+    println!("delivered, not written, possibly written: {sums:?}");
+    assert!(sums.iter().all(|sum| *sum > 0));
+}
+
+/// How many were delivered, not written, possibly written.
+fn told_is_true(seed: u64) -> [usize; 3] {
+    let (mut delivered, mut not_written, mut possibly) = (0, 0, 0);
+    let mut chance = crate::sender::backoff::Random::new(seed ^ 0xfe);
+    let options = options(2).on_produce(move |_| match chance.next() % 10 {
+        0 => Fault::HangAfter,
+        1 => Fault::HangBefore,
+        2 => Fault::CloseAfter,
+        3 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
+        4 => Fault::Error(ErrorCode::INVALID_RECORD),
+        5 => Fault::Delay(Duration::from_millis(400)),
+        _ => Fault::None,
+    });
+    let config = config().request_timeout(300 * MS).delivery_timeout(700 * MS);
+    let mut world = World::new(seed, options, config);
+    let topic = world.topic("t");
+    let free = world.accumulator.free();
+    world.weather = Weather { cut_request: 30, cut_answer: 30, restart: 0 };
+    let deliveries = send_all(&mut world, &topic, 2, 0..200, 10 * MS);
+    let outcomes = finish(&mut world, &deliveries);
+    // Late answers may still come in.
+    let until = world.now + Duration::from_secs(20);
+    world.run_until(until);
+    let logs: Vec<Vec<String>> = (0..2).map(|partition| world.log("t", partition)).collect();
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let value = format!("{number:06}");
+        let times = logs[number % 2].iter().filter(|stored| **stored == value).count();
+        match outcome {
+            Ok(_) => {
+                delivered += 1;
+                assert_eq!(times, 1, "seed {seed}: {number} was acknowledged");
+            }
+            Err(error) if error.written() == Written::No => {
+                not_written += 1;
+                assert_eq!(times, 0, "seed {seed}: {number}: {error}");
+            }
+            Err(error) => {
+                possibly += 1;
+                assert!(times <= 1, "seed {seed}: {number} is there {times} times: {error}");
             }
         }
-        for log in &logs {
-            assert!(log.is_sorted(), "seed {seed}: out of order: {log:?}");
-        }
-        drop(deliveries);
-        no_memory_leaked(&mut world, free);
     }
-    println!("{delivered} delivered, {not_written} not written, {possibly} possibly written");
-    assert!(delivered > 0 && not_written > 0 && possibly > 0);
+    for log in &logs {
+        assert!(log.is_sorted(), "seed {seed}: out of order: {log:?}");
+    }
+    drop(deliveries);
+    no_memory_leaked(&mut world, free);
+    [delivered, not_written, possibly]
 }
 
 /// Five batches stored, the answers lost, and a broker that after its restart remembers the last one only.
@@ -370,4 +379,17 @@ fn a_used_up_epoch_gets_a_new_producer_id() {
     let records = world.model.records("t", 0);
     assert_ne!(records[0].producer_id, records[1].producer_id);
     assert_eq!((records[1].producer_epoch, records[1].sequence), (0, 0));
+}
+
+/// Found by seed 274 of the property above: the first of two unanswered batches ran out of time, the second one, which
+/// was in the log, was stamped again under a new epoch and stored twice.
+#[test]
+fn a_stored_batch_behind_an_expired_one_is_not_stamped_again() {
+    told_is_true(274);
+}
+
+/// Found by seed 358: what waited in the ring was late while a retry stood before it, and the timer fired for ever.
+#[test]
+fn a_late_ring_behind_a_retry_comes_to_rest() {
+    told_is_true(358);
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accumulator::{Accumulator, AccumulatorConfig, Attach, Refused};
+use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
 use crate::sender::backoff::Random;
@@ -69,6 +69,8 @@ pub struct World {
     serial: u64,
     down: HashSet<i32>,
     pub restarts: u32,
+    /// Without time going by.
+    turns: u32,
 }
 
 impl World {
@@ -99,6 +101,7 @@ impl World {
             serial: 0,
             down: HashSet::new(),
             restarts: 0,
+            turns: 0,
         }
     }
 
@@ -176,7 +179,11 @@ impl World {
         let event = self.events.peek().map(|Reverse((at, _))| *at);
         let timer = self.sender.poll_timeout().map(|at| at.max(self.now));
         let Some(next) = event.into_iter().chain(timer).min().filter(|at| *at < limit) else { return false };
-        self.now = self.now.max(next);
+        if next > self.now {
+            (self.now, self.turns) = (next, 0);
+        }
+        self.turns += 1;
+        assert!(self.turns < 10_000, "a busy loop at {:?}: {:#?}", self.now, self.sender.partitions);
         if event.is_some_and(|at| at <= self.now)
             && let Some(Reverse((_, serial))) = self.events.pop()
             && let Some(event) = self.pending.remove(&serial)
