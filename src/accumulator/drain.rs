@@ -5,16 +5,12 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use super::{
     Accumulator, Partition,
     completions::{CompletionRef, Place},
-    entry::{self, Entry},
     pool::class_for,
     ring::Look,
     segment::{Header, UNIT},
-    word::{ENTRY, Slot},
+    word::Slot,
 };
 use crate::sync::{Acquire, Relaxed, Release, mutated, order};
-
-/// Runs from this size on are trimmed when they are drained.
-const TRIM_UNITS: u32 = 16;
 
 /// When may a chain leave that is not sealed `last`?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -362,59 +358,5 @@ fn seal_last(segment: &Header, starts: bool) -> bool {
             let _ = segment.settle(claim.bytes());
             return true;
         }
-    }
-}
-
-impl Accumulator {
-    /// Gives a drained segment's memory back: the broker has answered (or never will) and the kernel holds none of it.
-    /// Once per segment. From any thread.
-    pub fn release(&self, segment: u32) {
-        let header = self.pool.header(segment);
-        let ((share, units), (first, hole)) = (header.run(), header.hole());
-        if hole > 0 {
-            self.pool.put(segment + first + hole, units - first - hole, share);
-            self.pool.put(segment, first, share);
-        } else {
-            self.pool.put(segment, units, share);
-        }
-        if !mutated("no_release_wake") {
-            self.made_room();
-        }
-    }
-
-    /// Gives back what a drained segment does not use of a large run: it may stay in flight for long. In quarters of the
-    /// run, so that it is at most three pieces.
-    fn trim(&self, segment: u32, len: u32, count: u32) {
-        let header = self.pool.header(segment);
-        let ((share, units), extent) = (header.run(), header.extent());
-        if units < TRIM_UNITS || !units.is_power_of_two() {
-            return;
-        }
-        let (unit, quarter) = (UNIT as u32, units / 4);
-        let first = len.div_ceil(unit * quarter) * quarter;
-        let entries = if extent.tagged() { count * ENTRY as u32 } else { 0 };
-        let end = (units * unit - entries) / (unit * quarter) * quarter;
-        if first < end {
-            header.set_hole(first, end - first);
-            self.pool.put(segment + first, end - first, share);
-        }
-    }
-
-    /// Who is to be told about record `i` of a drained segment that was not released.
-    pub fn entry(&self, segment: u32, i: u32) -> Entry {
-        let header = self.pool.header(segment);
-        if !header.extent().tagged() || u64::from(i) >= header.claim().count() {
-            return Entry::None;
-        }
-        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
-        // SAFETY: clause (f) of `arena.rs`.
-        unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
-    }
-
-    /// Bytes of a drained segment that was not released, as long as it is not.
-    #[cfg(not(loom))]
-    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
-        // SAFETY: clause (f) of `arena.rs`: the sender, who alone calls this, keeps the segment until it is done.
-        unsafe { self.pool.arena.slice(offset, len) }
     }
 }

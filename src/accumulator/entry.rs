@@ -57,8 +57,8 @@ pub(super) fn read(bytes: &[u8], base_timestamp: i64) -> Entry {
     }
 }
 
-#[cfg(test)]
 #[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

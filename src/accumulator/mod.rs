@@ -5,18 +5,21 @@
 //!             │ does not fit: seal ─► settle ────────┴─► ReadySet ─► Doorbell ─► Drain::drain ─► Chain ─► release
 //!             └ sealed: install the next segment
 //! ```
-//! `word` bit layout · `arena`, `pool`, `share` the memory · `segment` a run's header · `partition` a ring · `ring` the
-//! writers' half · `room` waiting for memory · `private_claim` records with a run of their own · `entry` listener entries · `ready` the ready set ·
-//! `drain` the sender's half · `renumber` for splits. Docs of the protocol: ARCHITECTURE.md.
+//! The memory: `arena`, `pool` its runs, `share` who holds how much, `segment` a run's header, `word` all bit layouts.
+//! The writers' half: `partition` a ring, `ring` appends, `private_claim` records with a run of their own, `entry`
+//! listener entries, `room` waiting for memory. The sender's half: `ready` which partitions to look at, `drain`, and
+//! `drained`, `renumber` what may be done with what came out.
 
 pub mod arena;
 mod completions;
 mod drain;
+mod drained;
 mod entry;
 mod partition;
 mod pool;
 mod private_claim;
 mod ready;
+#[cfg(not(loom))]
 mod renumber;
 mod ring;
 mod room;
@@ -24,11 +27,11 @@ mod segment;
 mod share;
 mod word;
 
-#[cfg(test)]
 #[cfg(loom)]
-mod models;
 #[cfg(test)]
+mod models;
 #[cfg(not(loom))]
+#[cfg(test)]
 mod tests;
 
 use std::{

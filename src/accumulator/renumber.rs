@@ -20,11 +20,9 @@ impl Drain {
     /// what an earlier call returned) and gives them the offset deltas `first_delta`, `first_delta + 1` and so on, none
     /// above what it was. What lay before them stays; what lay behind them stays too, but is no longer next to them.
     /// For segments that were drained and not released, and of which the kernel holds nothing.
-    #[cfg(not(loom))]
     pub fn renumber(&self, offset: usize, len: usize, from: u32, count: u32, first_delta: u32) -> Renumbered {
-        // SAFETY: clause (f) of `arena.rs`.
         let (start, len, max_timestamp_delta) =
-            unsafe { self.accumulator().arena().write(offset, len, |bytes| renumber(bytes, from, count, first_delta)) };
+            self.accumulator().rewrite(offset, len, |bytes| renumber(bytes, from, count, first_delta));
         Renumbered { offset: offset + start, len, max_timestamp_delta }
     }
 }
@@ -73,8 +71,8 @@ fn get_signed(bytes: &[u8], at: &mut usize) -> i64 {
     }
 }
 
-#[cfg(test)]
 #[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::record::{Fields, Shape};

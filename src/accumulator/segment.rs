@@ -1,7 +1,7 @@
 //! A segment's header: claim word, commit word, and what a writer must know of the segment. One per unit of the arena;
 //! a segment uses the header of its run's first unit, so headers are never freed and a late reader reads *a* header.
 //!
-//! *Why this is sound*: (a) every field of `Header` is an atomic integer, for which zero is a valid value, so a zeroed
+//! *Why this is sound*: (a) every field of `Header` is an atomic integer or pointer, for which zero is a valid value, so a zeroed
 //! allocation is a valid table (and one whose pages cost nothing until they are used); (b) the completion of a header
 //! was put there by `into_raw` when the segment was prepared, before its claim word said open, and is read only by who
 //! owns a claim of that generation or has drained it.
@@ -27,7 +27,7 @@ pub struct Header {
     base: AtomicU64,
     timestamp: AtomicU64,
     extent: plain::AtomicU64,
-    completion: plain::AtomicUsize,
+    completion: plain::AtomicPtr<()>,
     max_timestamp: plain::AtomicI64,
     /// Of a run with a single record: where it begins and how long it is. Zero otherwise.
     start: plain::AtomicU32,
@@ -103,7 +103,7 @@ impl Header {
     #[inline]
     pub fn completion(&self) -> CompletionRef {
         // SAFETY: clause (b).
-        unsafe { CompletionRef::from_raw(self.completion.load(Relaxed) as *mut ()) }
+        unsafe { CompletionRef::from_raw(self.completion.load(Relaxed)) }
     }
 
     fn prepare(&self, fresh: &Fresh) {
@@ -113,7 +113,7 @@ impl Header {
         self.extent.store(extent.word(), Release);
         self.share.store(share, Relaxed);
         self.hole.store(0, Relaxed);
-        self.completion.store(completion as usize, Relaxed);
+        self.completion.store(completion, Relaxed);
     }
 
     /// Open and empty, under the next generation, which is returned. For who took the run from the pool; nobody can
@@ -226,7 +226,7 @@ pub fn table(units: usize) -> Box<[Header]> {
         base: AtomicU64::new(0),
         timestamp: AtomicU64::new(0),
         extent: plain::AtomicU64::new(0),
-        completion: plain::AtomicUsize::new(0),
+        completion: plain::AtomicPtr::default(),
         max_timestamp: plain::AtomicI64::new(0),
         start: plain::AtomicU32::new(0),
         len: plain::AtomicU32::new(0),

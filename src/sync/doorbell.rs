@@ -70,8 +70,8 @@ impl Doorbell {
     }
 }
 
-#[cfg(test)]
 #[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use std::sync::{
         Arc,

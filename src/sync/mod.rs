@@ -21,7 +21,7 @@ pub use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
 
 /// Values that may be stale or approximate: std's atomics in every build.
 pub mod plain {
-    pub use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize};
+    pub use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64};
 }
 
 pub use doorbell::Doorbell;

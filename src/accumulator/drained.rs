@@ -1,0 +1,85 @@
+//! Drained segments: what the sender may do with them until it puts them back.
+//!
+//! *Why this is sound*: (a) a drained segment belongs to the sender until it calls `release` for it (clause (f) of
+//! `arena.rs`). Every method here is the sender's, which has one thread, names only segments that its `Drain` gave it and
+//! did not release, and writes only to those of which the kernel holds nothing. That is a promise of `sender/` that no
+//! type checks.
+
+use super::{
+    Accumulator,
+    entry::{self, Entry},
+    segment::UNIT,
+    word::ENTRY,
+};
+use crate::sync::mutated;
+
+/// Runs from this size on are trimmed when they are drained.
+const TRIM_UNITS: u32 = 16;
+
+impl Accumulator {
+    /// Gives a drained segment's memory back: the broker has answered (or never will) and the kernel holds none of it.
+    /// Once per segment. From any thread.
+    pub fn release(&self, segment: u32) {
+        let header = self.pool.header(segment);
+        let ((share, units), (first, hole)) = (header.run(), header.hole());
+        if hole > 0 {
+            self.pool.put(segment + first + hole, units - first - hole, share);
+            self.pool.put(segment, first, share);
+        } else {
+            self.pool.put(segment, units, share);
+        }
+        if !mutated("no_release_wake") {
+            self.made_room();
+        }
+    }
+
+    /// Gives back what a drained segment does not use of a large run: it may stay in flight for long. In quarters of the
+    /// run, so that it is at most three pieces.
+    pub(super) fn trim(&self, segment: u32, len: u32, count: u32) {
+        let header = self.pool.header(segment);
+        let ((share, units), extent) = (header.run(), header.extent());
+        if units < TRIM_UNITS || !units.is_power_of_two() {
+            return;
+        }
+        let (unit, quarter) = (UNIT as u32, units / 4);
+        let first = len.div_ceil(unit * quarter) * quarter;
+        let entries = if extent.tagged() { count * ENTRY as u32 } else { 0 };
+        let end = (units * unit - entries) / (unit * quarter) * quarter;
+        if first < end {
+            header.set_hole(first, end - first);
+            self.pool.put(segment + first, end - first, share);
+        }
+    }
+
+    /// Who is to be told about record `i` of a drained segment that was not released.
+    pub fn entry(&self, segment: u32, i: u32) -> Entry {
+        let header = self.pool.header(segment);
+        if !header.extent().tagged() || u64::from(i) >= header.claim().count() {
+            return Entry::None;
+        }
+        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
+        // SAFETY: clause (a).
+        unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
+    }
+
+    /// Bytes of a drained segment, until it is released.
+    #[cfg(not(loom))]
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        // SAFETY: clause (a).
+        unsafe { self.pool.arena.slice(offset, len) }
+    }
+
+    /// The same for the models: loom's bytes are no slice.
+    #[cfg(loom)]
+    pub fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
+        // SAFETY: clause (a).
+        unsafe { self.pool.arena.read(offset, len, <[u8]>::to_vec) }
+    }
+
+    /// Lets `change` work on bytes of a drained segment that the kernel does not hold.
+    #[cfg(not(loom))]
+    pub(super) fn rewrite<R>(&self, offset: usize, len: usize, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        // SAFETY: clause (a).
+        unsafe { self.pool.arena.write(offset, len, change) }
+    }
+}

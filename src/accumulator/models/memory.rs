@@ -1,0 +1,143 @@
+//! Models of waiting for room, of the wait list alone, and of the pool's runs.
+
+use std::task::{Wake, Waker};
+
+use super::*;
+use crate::accumulator::pool::Pool;
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn waker() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+/// Appends, and waits for room as long as it is refused.
+fn insist(accumulator: &Accumulator, partition: &Partition, value: u8) {
+    let mut slot = None;
+    let refused = || append(accumulator, partition, &[value]).is_err_and(Refused::is_full);
+    if !refused() {
+        return;
+    }
+    loop {
+        accumulator.wait_for_room(&mut slot, &waker());
+        if !refused() {
+            break accumulator.room.deregister(&mut slot);
+        }
+        thread::park();
+    }
+}
+
+/// A refused append is woken by what the sender gives back.
+#[test]
+fn room_from_the_sender() {
+    explore(2, || {
+        let mut room = Room::with(1, AccumulatorConfig { waits: true, ..config(1, SMALLEST) });
+        room.append(0, 30);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
+        let mut out = Out::default();
+        while out.0.is_empty() {
+            out.take(&mut room, 0, Leave::Now);
+            thread::yield_now();
+        }
+        writer.join().unwrap();
+        out.take(&mut room, 0, Leave::Now);
+        assert_eq!(out.0, [(0, 30), (0, 10)]);
+    });
+}
+
+/// A refused append is woken by the install of the one who had taken the last segment: nobody else comes.
+#[test]
+fn room_from_another_writer() {
+    explore(2, || {
+        let room = Room::with(1, AccumulatorConfig { waits: true, ..config(1, 2 * SMALLEST) });
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
+        insist(&room.accumulator, &room.partitions[0], 20);
+        writer.join().unwrap();
+    });
+}
+
+/// The handshake of waiter and waker alone.
+#[test]
+fn nobody_sleeps_through_a_change() {
+    explore(3, || {
+        let (list, value) = (Arc::new(WaitList::default()), Arc::new(loom::sync::atomic::AtomicU32::new(0)));
+        let waiters: [_; 2] = std::array::from_fn(|_| {
+            let (list, value) = (list.clone(), value.clone());
+            thread::spawn(move || {
+                let mut slot = None;
+                while value.load(Relaxed) == 0 {
+                    list.register(&mut slot, &waker());
+                    if value.load(Relaxed) != 0 {
+                        break;
+                    }
+                    thread::park();
+                }
+                list.deregister(&mut slot);
+            })
+        });
+        value.store(1, Relaxed);
+        list.wake_all();
+        join(waiters);
+        assert!(!list.waiting());
+    });
+}
+
+/// Writes to every unit of a run: loom says if somebody else may still use it.
+fn mark(pool: &Pool, index: u32, units: u32) {
+    for unit in index..index + units {
+        pool.arena.mark(unit as usize * UNIT);
+    }
+}
+
+fn use_once(pool: &Pool, class: usize) -> bool {
+    let Some(run) = pool.take(class, class, 0, &mut false) else { return false };
+    mark(pool, run.index, run.units);
+    pool.put(run.index, run.units, 0);
+    true
+}
+
+/// Two siblings are put at once; who takes the parent comes after both.
+#[test]
+fn siblings_merge() {
+    explore(3, || {
+        let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
+        let runs: [_; 4] = std::array::from_fn(|_| pool.take(0, 0, 0, &mut false).unwrap());
+        pool.put(runs[2].index, 1, 0);
+        pool.put(runs[3].index, 1, 0);
+        let other = {
+            let pool = pool.clone();
+            thread::spawn(move || {
+                mark(&pool, runs[0].index, 1);
+                pool.put(runs[0].index, 1, 0);
+            })
+        };
+        mark(&pool, runs[1].index, 1);
+        pool.put(runs[1].index, 1, 0);
+        use_once(&pool, 1);
+        other.join().unwrap();
+        assert!(use_once(&pool, 1), "all four are one again");
+    });
+}
+
+/// A run is used whole, then split by one thread and its sibling used by another.
+#[test]
+fn split_hands_over() {
+    explore(3, || {
+        let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
+        let [whole, sibling] = [1, 0].map(|class| {
+            let pool = pool.clone();
+            thread::spawn(move || drop(use_once(&pool, class)))
+        });
+        use_once(&pool, 0);
+        join([whole, sibling]);
+        assert!(use_once(&pool, 1), "all four are one again");
+    });
+}
