@@ -19,9 +19,8 @@ const ROWS: &[&[&str]] = &[
 /// The only files that may say `unsafe`.
 const UNSAFE: &[&str] = &[
     "accumulator/arena.rs",
-    "accumulator/drain.rs",
+    "accumulator/drained.rs",
     "accumulator/private_claim.rs",
-    "accumulator/renumber.rs",
     "accumulator/ring.rs",
     "accumulator/segment.rs",
     "completion/callback.rs",
