@@ -3,6 +3,8 @@
 mod builder;
 mod claim;
 mod futures;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 mod topic;
 
 use std::fmt;

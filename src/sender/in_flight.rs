@@ -40,6 +40,15 @@ pub struct Part {
     pub deliveries: u32,
 }
 
+impl Drop for Part {
+    /// Only a bug loses a part before its results were told; then at least nobody waits for ever.
+    fn drop(&mut self) {
+        if let Some(completion) = self.completion.take() {
+            completion.finish(self.deliveries, None);
+        }
+    }
+}
+
 /// A sealed batch: its records where the writers put them, its header's fields, and what has happened to it.
 #[derive(Debug)]
 pub struct Batch {

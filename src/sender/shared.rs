@@ -1,7 +1,7 @@
 //! What application threads and the sender share: the accumulator, the topics, commands, and how things stand.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ pub enum Command {
     Close(Arc<Ticket>, Duration),
     /// Connect to the leaders of this topic and get a producer id.
     WarmUp(Arc<TopicShared>),
+    /// A bug, for tests.
+    #[cfg(test)]
+    Panic,
 }
 
 /// Something that a caller waits for.
@@ -88,6 +91,8 @@ pub struct Shared {
     /// Woken when `identified` or `life` changes.
     pub changed: WaitList,
     life: AtomicU8,
+    /// The sender is gone.
+    retired: AtomicBool,
     topics: Mutex<HashMap<Arc<str>, Arc<TopicShared>>>,
 }
 
@@ -103,6 +108,7 @@ impl Shared {
             identified: AtomicBool::new(false),
             changed: WaitList::default(),
             life: AtomicU8::new(Life::Running as u8),
+            retired: AtomicBool::new(false),
             topics: Mutex::new(HashMap::new()),
         }
     }
@@ -156,10 +162,31 @@ impl Shared {
         }
     }
 
-    /// Hands a command to the sender.
+    /// Hands a command to the sender; when there is none any more, the command is as good as carried out.
     pub fn command(&self, command: Command) {
         self.commands.push(command);
-        self.accumulator.doorbell.ring();
+        // Against `retire`: one of the two sees what the other one did.
+        fence(Ordering::SeqCst);
+        if self.retired.load(Ordering::Relaxed) {
+            self.drop_commands();
+        } else {
+            self.accumulator.doorbell.ring();
+        }
+    }
+
+    /// The sender is gone: nobody else will look at commands.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.drop_commands();
+    }
+
+    fn drop_commands(&self) {
+        while let Some(command) = self.commands.pop() {
+            if let Command::Flush(ticket) | Command::Close(ticket, _) = command {
+                ticket.finish();
+            }
+        }
     }
 
     /// Every topic that was ever asked for.

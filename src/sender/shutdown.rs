@@ -48,6 +48,8 @@ impl Sender {
             }
             Command::Flush(ticket) => self.start_flush(ticket),
             Command::Close(ticket, timeout) => self.start_close(ticket, timeout),
+            #[cfg(test)]
+            Command::Panic => panic!("a test asked for it"),
         }
     }
 

@@ -92,7 +92,7 @@ impl Sender {
     }
 
     /// Deals the records of `part` out to the last piece and as many new ones as it takes.
-    fn cut(&mut self, part: Part, room: u32, pieces: &mut Vec<Piece>) {
+    fn cut(&mut self, mut part: Part, room: u32, pieces: &mut Vec<Piece>) {
         let run = part.run;
         // (piece, records)
         let mut cuts: Vec<(usize, Run)> = Vec::new();
@@ -119,7 +119,7 @@ impl Sender {
             at += len;
         }
         let alone = cuts.len() == 1;
-        let mut completion = part.completion;
+        let mut completion = part.completion.take();
         if !alone {
             match completion.take() {
                 Some(completion) => {
