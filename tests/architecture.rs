@@ -66,8 +66,7 @@ impl Source {
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines: Vec<&str> = self.text.lines().collect();
         let tests = |i: usize| {
-            let marked =
-                lines[i].starts_with("#[cfg(") && (lines[i].contains("test") || lines[i].contains("cfg(loom)"));
+            let marked = ["#[cfg(test)]", "#[cfg(all(test", "#[cfg(loom)]"].iter().any(|cfg| lines[i].starts_with(cfg));
             marked && lines.get(i + 1).is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
         };
         let end = (0..lines.len()).find(|i| tests(*i)).unwrap_or(lines.len());

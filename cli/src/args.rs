@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Produce to Apache Kafka, fast, and know what became of every record.
 #[derive(Parser, Debug)]
-#[command(version, about, arg_required_else_help = true, propagate_version = true)]
+#[command(version, arg_required_else_help = true, propagate_version = true)]
 pub struct Args {
     /// Show what the producer does on standard error; repeat for more
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -27,8 +27,14 @@ pub enum Command {
 /// interface. Several threads send at once; half of the records have keys, some have headers. Then the broker's log is
 /// decoded by a second, independent decoder and compared with what was sent: every record is there exactly once, bytes
 /// and headers unchanged, at the offset that was reported, in order per thread and key, keys on the partitions that
-/// Java's client picks. The exit code is 0 only if all of that holds.
+/// Java's client picks. The exit code is 0 only if all of that holds. Everything is kept in memory.
 #[derive(ClapArgs, Debug)]
+#[command(after_long_help = "\
+Exit codes:
+  0  delivered and verified
+  1  something was lost, changed, out of place or not delivered
+  2  wrong options or configuration
+  3  the broker or the topic cannot be used")]
 pub struct DemoArgs {
     /// Records to send, over all threads
     #[arg(long, short = 'n', default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -99,7 +105,7 @@ pub struct ProduceArgs {
     /// A producer setting with Kafka's name, e.g. -X acks=all; may be repeated
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// A file of KEY=VALUE lines, as Kafka's .properties; -b and -X go before it
+    /// A file of KEY=VALUE lines, as Kafka's .properties; -b and -X override it
     #[arg(short = 'F', long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Show neither progress nor summary, only errors

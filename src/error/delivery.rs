@@ -137,7 +137,7 @@ impl DeliveryError {
                 "raise the topic's max.message.bytes or send less at once",
             ),
             Kind::UnsupportedVersion => {
-                ("the broker is too old or too new for this client", "Kafka 2.1 or later is needed")
+                ("the broker is too old or too new for this client", "Kafka 0.11 or later is needed")
             }
             Kind::BadAnswer => (
                 "the broker's answer could not be understood",

@@ -162,8 +162,9 @@ impl Sender {
             topic.wanted = false;
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let auto_create = self.config.allow_auto_create;
         self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version }, |out| {
-            metadata::encode_request(out, version, Some(&names));
+            metadata::encode_request(out, version, Some(&names), auto_create);
         });
     }
 

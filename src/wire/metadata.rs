@@ -68,9 +68,9 @@ pub struct Partition {
     pub in_sync: usize,
 }
 
-/// Appends the body of a request for `topics`: `None` asks for all, an empty list for the brokers alone. Topics that
-/// do not exist are created where the broker allows it.
-pub fn encode_request(out: &mut Vec<u8>, version: i16, topics: Option<&[&str]>) {
+/// Appends the body of a request for `topics`: `None` asks for all, an empty list for the brokers alone. With
+/// `auto_create` topics that do not exist are created where the broker allows it (always so before version 4).
+pub fn encode_request(out: &mut Vec<u8>, version: i16, topics: Option<&[&str]>, auto_create: bool) {
     let mut w = Writer::new(out, version >= 9);
     match topics {
         None => w.null_array(),
@@ -86,7 +86,7 @@ pub fn encode_request(out: &mut Vec<u8>, version: i16, topics: Option<&[&str]>) 
         }
     }
     if version >= 4 {
-        w.bool(true); // allow_auto_topic_creation
+        w.bool(auto_create); // allow_auto_topic_creation
     }
     if (8..=10).contains(&version) {
         w.bool(false); // include_cluster_authorized_operations

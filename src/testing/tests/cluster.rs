@@ -20,7 +20,8 @@ fn ask(broker: &mut Harness, api: ApiKey, version: i16, body: impl FnOnce(&mut V
 }
 
 fn topic_metadata(broker: &mut Harness, version: i16, name: &str) -> metadata::Topic {
-    let body = ask(broker, ApiKey::METADATA, version, |out| metadata::encode_request(out, version, Some(&[name])));
+    let body =
+        ask(broker, ApiKey::METADATA, version, |out| metadata::encode_request(out, version, Some(&[name]), true));
     metadata::decode_response(&body.unwrap(), version).unwrap().topics.remove(0)
 }
 
@@ -74,7 +75,8 @@ fn damaged_requests_close_the_connection() {
 fn metadata_names_nodes_leaders_and_epochs() {
     let mut broker = Harness::new(BrokerOptions::default());
     for version in metadata::VERSIONS {
-        let body = ask(&mut broker, ApiKey::METADATA, version, |out| metadata::encode_request(out, version, None));
+        let body =
+            ask(&mut broker, ApiKey::METADATA, version, |out| metadata::encode_request(out, version, None, true));
         let response = metadata::decode_response(&body.unwrap(), version).unwrap();
         let ports: Vec<_> = response.brokers.iter().map(|broker| (broker.node_id, broker.port)).collect();
         assert_eq!(ports, [(0, 9000), (1, 9001)]);

@@ -154,7 +154,7 @@ fn api_versions_messages() {
 fn metadata_messages() {
     for version in md::VERSIONS {
         for topics in [None, Some(&[][..]), Some(&["a", "topic-b"][..])] {
-            let bytes = body(|out| md::encode_request(out, version, topics));
+            let bytes = body(|out| md::encode_request(out, version, topics, true));
             let request: theirs::MetadataRequest = decoded(&bytes, version);
             let names =
                 request.topics.clone().map(|topics| topics.into_iter().map(|t| t.name.unwrap()).collect::<Vec<_>>());
