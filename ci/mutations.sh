@@ -1,35 +1,106 @@
 #!/bin/sh
-# Makes each known mistake on purpose and says which loom model catches it: `ci/mutations.sh [name…]`. The models are
-# built once; RINGMAIL_MUTATION chooses the mistake. Ends with the mistakes that no model caught. A name given to
-# `order(…)` makes that access Relaxed; the others are `mutated(…)` in the code. LOOM_MAX_PREEMPTIONS is honoured;
-# MODEL_TIMEOUT is seconds per model (default 60); a model that runs longer than that has not caught anything.
+# Makes known mistakes on purpose, one at a time, and checks that a loom model of the accumulator catches each.
+#   ci/mutations.sh                    each mistake against the model that is known to catch it: about a minute
+#   ci/mutations.sh --all [name…]      each mistake (or those named) against every model; says what is caught by what
+# The models are built once; RINGMAIL_MUTATION chooses the mistake. A name given to `order(…)` in the code makes that
+# access Relaxed; the others are `mutated(…)`. LOOM_MAX_PREEMPTIONS overrides the models' bounds; MODEL_TIMEOUT is in
+# seconds per model (default 60): a model that takes longer has caught nothing.
+#
+# Caught by no model: next_after_clear (a partition queued again during the walk: needs a third record),
+# full_unchecked (needs a lap of history), base_load, base_store, ring, park (loom runs RMWs in one order and cannot
+# show a CAS that comes too early). Those are right by argument only.
+known='
+plain_zero          between_seal_and_settle
+notify_early        doorbell_full_segments
+no_opened_notice    doorbell_one_partition
+clear_by_store      last_commit_notifies
+no_generation       recycled_segment
+no_generation_check recycled_segment
+help_unchecked      doorbell_full_segments
+end_by_store        continue_or_end
+no_lap              rotate_and_help
+chain_fills_ring    private_claim
+close_without_slot  close_against_append
+doorbell_load       doorbell_one_partition
+no_ended_notice     an_ended_chain_is_told
+walk_past_start     a_writer_ends_the_chain
+no_install_wake     memory::room_from_another_writer
+no_release_wake     memory::room_from_the_sender
+wait_load           memory::nobody_sleeps_through_a_change
+wait_store          memory::nobody_sleeps_through_a_change
+wait_set            memory::nobody_sleeps_through_a_change
+wait_take           memory::nobody_sleeps_through_a_change
+seal                commit_meets_seal
+claim_load          recycled_segment
+commit              between_seal_and_settle
+settle              patient_sender
+complete_load       continue_or_end
+take                continue_or_end
+open_store          recycled_segment
+put                 continue_or_end
+merge               memory::siblings_merge
+split               memory::split_hands_over
+tail_load           rotate_and_help
+tail_advance        rotate_and_help
+slot_load           rotate_and_help
+install             rotate_and_help
+link                private_claim
+free_slot           commit_meets_seal
+queued_set          last_commit_notifies
+queued_clear        last_commit_notifies
+ready_push          doorbell_two_partitions
+ready_take          doorbell_two_partitions'
+others='next_after_clear full_unchecked base_load base_store ring park'
+
 cd "$(dirname "$0")/.." || exit 1
+target=${CARGO_TARGET_DIR:-target}/loom
 out=$(mktemp -d) || exit 1
 trap 'rm -rf "$out"' EXIT
-[ $# -gt 0 ] || set -- none plain_zero notify_early no_opened_notice clear_by_store next_after_clear \
-    no_generation no_generation_check help_unchecked end_by_store no_lap full_unchecked chain_fills_ring \
-    close_without_slot doorbell_load no_ended_notice walk_past_start no_install_wake no_release_wake wait_load \
-    wait_store seal claim_load base_load base_store commit settle complete_load take open_store put merge split \
-    tail_load tail_advance slot_load install link free_slot queued_set queued_clear ready_push ready_take ring park \
-    wait_set wait_take
-built=$(RUSTFLAGS="--cfg loom" cargo test --release --lib --no-run 2>&1 | tee "$out/build" |
+built=$(RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target" --no-run 2>&1 | tee "$out/build" |
     sed -n 's/.*Executable.*(\(.*\))/\1/p')
 [ -x "$built" ] || { cat "$out/build"; exit 1; }
-missed=
-for name; do
-    caught=
-    for model in $("$built" --list | sed -n 's/^\(accumulator::models::.*\): test/\1/p'); do
-        start=$(date +%s%N)
-        RUST_BACKTRACE=0 RINGMAIL_MUTATION=$name timeout "${MODEL_TIMEOUT:-60}" \
-            "$built" --exact "$model" >"$out/$model" 2>&1
-        code=$?
-        took=$((($(date +%s%N) - start) / 1000000))
-        case $code in
-            0) [ "$name" != none ] || echo "none: ${model##*:} passes, $took ms" ;;
-            124) echo "$name: ${model##*:} took longer" ;;
-            *) caught=1; echo "$name: caught by ${model##*:}, $took ms" ;;
-        esac
+
+# The exit status of a model under a mistake; 124: it took too long.
+try() {
+    RUST_BACKTRACE=0 RINGMAIL_MUTATION=$1 timeout "${MODEL_TIMEOUT:-60}" \
+        "$built" --exact "accumulator::models::$2" >"$out/log" 2>&1
+    code=$?
+    # A model that does not exist passes too.
+    grep -q '^running 1 test' "$out/log" || { echo "no model $2"; exit 1; }
+    return $code
+}
+
+if [ "$1" = --all ]; then
+    shift
+    [ $# -gt 0 ] || set -- $(echo "$known" | sed 's/ .*//') $others
+    for name; do
+        caught=
+        for model in $("$built" --list | sed -n 's/^accumulator::models::\(.*\): test/\1/p'); do
+            start=$(date +%s%N)
+            try "$name" "$model"
+            code=$?
+            took=$((($(date +%s%N) - start) / 1000000))
+            case $code in
+                0) ;;
+                124) echo "$name: $model took longer" ;;
+                *) caught=1; echo "$name: caught by $model, $took ms" ;;
+            esac
+        done
+        [ -n "$caught" ] || echo "$name: not caught"
     done
-    [ -n "$caught" ] || [ "$name" = none ] || missed="$missed $name"
-done
-echo "not caught:${missed:- none}"
+    exit 0
+fi
+
+missed=0
+while read -r name model; do
+    [ -n "$name" ] || continue
+    try "$name" "$model"
+    case $? in
+        0) echo "$name: $model does not catch it"; missed=$((missed + 1)) ;;
+        124) echo "$name: $model took longer"; missed=$((missed + 1)) ;;
+    esac
+done <<LIST
+$known
+LIST
+[ $missed -eq 0 ] && echo "each known mistake is caught"
+exit $missed
