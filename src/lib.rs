@@ -1,8 +1,39 @@
 //! ringmail: a Kafka producer core.
 //!
+//! Application threads encode records straight into lock-free, per-partition rings of pooled buffers; one sender thread
+//! hands sealed batches, without copying them again, to io_uring (or epoll) as one request per broker; the broker's
+//! answers complete deliveries, listeners and callbacks.
+//!
 //! ```text
 //!  1 record in ─► 2 partition ─► 3 accumulate ─► 4 send ─► broker ─► 5 ack ─► 6 completion
+//!   producer      partitioner     accumulator     sender, driver      sender     completion
 //! ```
+//!
+//! `send` returning means that the record is in memory, no more. What became of it is told by its [`Delivery`], by the
+//! producer's listener, or by a callback; a failure says whether the record is *not written* or *possibly written*.
+//!
+//! ```
+//! # #[cfg(feature = "testing")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use ringmail::{Producer, Record};
+//!
+//! # let broker = ringmail::testing::Broker::start(Default::default())?;
+//! # let servers = broker.bootstrap();
+//! let producer = Producer::builder()
+//!     .bootstrap_servers(&servers) // "localhost:9092"
+//!     .set("linger.ms", "5")
+//!     .build()?;
+//! let orders = producer.topic("orders")?;
+//! let delivery = orders.send(Record::value("2 x tea").with_key("customer-7"))?;
+//! let metadata = delivery.wait()?;
+//! println!("{}-{} at offset {:?}", metadata.topic(), metadata.partition(), metadata.offset());
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "testing"))]
+//! # fn main() {}
+//! ```
+//!
+//! The rooms, in the order of the data's way, and the decisions behind them: ARCHITECTURE.md in the repository.
 
 // Tests may panic; the library itself is checked without them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity))]

@@ -61,8 +61,8 @@ impl Sender {
             if idle && !self.drain.peek(id).any {
                 continue;
             }
-            // The newest position may lag by one; one too many does no harm, an empty ring counts as passed.
-            let mark = self.drain.tail_position(id) + 2;
+            // Exact for every append that has returned; an empty ring counts as passed.
+            let mark = self.drain.tail_position(id) + 1;
             self.partitions[id as usize].flush_to = self.partitions[id as usize].flush_to.max(mark);
             pending.push((id, mark));
             self.consider(id);
