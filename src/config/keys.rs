@@ -130,7 +130,7 @@ pub(super) const KEYS: &[Row] = &[
         BYTES,
         0..=INT,
         "From this size on a batch leaves without lingering. While a partition cannot send, its batch grows beyond it, \
-         up to max.request.size. 0: every record is a batch of its own."
+         up to max.request.size. 0: from the first record on."
     ),
     number!(
         "buffer.memory",

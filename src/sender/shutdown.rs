@@ -62,7 +62,7 @@ impl Sender {
                 continue;
             }
             // Exact for every append that has returned; an empty ring counts as passed.
-            let mark = self.drain.tail_position(id) + 1;
+            let mark = self.drain.tail_position(id);
             self.partitions[id as usize].flush_to = self.partitions[id as usize].flush_to.max(mark);
             pending.push((id, mark));
             self.consider(id);
