@@ -58,6 +58,7 @@ impl Sender {
             Some(at) => *at as usize,
             None => {
                 self.topic_index.insert(shared.name.clone(), self.topics.len() as u32);
+                self.unknown_topics += 1;
                 self.topics.push(TopicState {
                     shared: shared.clone(),
                     partitions: Vec::new(),
@@ -234,6 +235,9 @@ impl Sender {
         let name = topic.shared.name.clone();
         if recreated {
             tracing::warn!(topic = %name, "the topic was deleted and created again; unsent records go to the new one");
+        }
+        if topic.partitions.is_empty() && count > 0 {
+            self.unknown_topics -= 1;
         }
         for index in topic.partitions.len()..count {
             let place = Arc::new(Place { topic: name.clone(), partition: index as i32 });

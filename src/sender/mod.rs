@@ -72,6 +72,8 @@ pub struct Sender {
     partitions: Vec<PartitionState>,
     topics: Vec<TopicState>,
     topic_index: HashMap<Arc<str>, u32>,
+    /// How many topics have no partitions known.
+    unknown_topics: usize,
     cluster: Cluster,
     nodes: HashMap<i32, Node>,
     /// Nodes with partitions to be served.
@@ -139,6 +141,7 @@ impl Sender {
             partitions: Vec::new(),
             topics: Vec::new(),
             topic_index: HashMap::new(),
+            unknown_topics: 0,
             cluster: Cluster::default(),
             nodes: HashMap::new(),
             waiting_nodes: Vec::new(),

@@ -328,8 +328,8 @@ impl Sender {
     }
 
     fn has_waiters(&self) -> bool {
-        self.shared.accumulator.room.waiting()
-            || self.topics.iter().any(|topic| topic.partitions.is_empty() && topic.shared.changed.waiting())
+        let unknown = || self.topics.iter().any(|topic| topic.partitions.is_empty() && topic.shared.changed.waiting());
+        self.shared.accumulator.room.waiting() || (self.unknown_topics > 0 && unknown())
     }
 
     pub(super) fn nudge_waiters(&mut self) {

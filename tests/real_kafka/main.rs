@@ -93,7 +93,7 @@ fn a_broker_killed_and_restarted_loses_nothing_silently() {
         let cluster = Cluster::start("killed", "one", &[]);
         cluster.topic("t", 6, &[]);
         let settings = [("delivery.timeout.ms", "40000"), ("driver", driver)];
-        let beliefs = send_through_trouble(&cluster, &settings, &["--duplicates-allowed"], || {
+        let beliefs = send_through_trouble(&cluster, &settings, &[], || {
             cluster.kill9(1);
             thread::sleep(Duration::from_secs(1));
             cluster.restart(1);
@@ -121,7 +121,7 @@ fn a_broker_that_expires_records_tells_which() {
     let cluster = Cluster::start("expired", "one", &[]);
     cluster.topic("t", 6, &[]);
     let settings = [("delivery.timeout.ms", "3000"), ("request.timeout.ms", "1000"), ("linger.ms", "5")];
-    let beliefs = send_through_trouble(&cluster, &settings, &["--duplicates-allowed"], || {
+    let beliefs = send_through_trouble(&cluster, &settings, &[], || {
         cluster.signal(1, "STOP");
         thread::sleep(Duration::from_secs(5));
         cluster.signal(1, "CONT");
