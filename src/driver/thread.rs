@@ -17,6 +17,7 @@ use super::probe;
 use super::resolver::Resolver;
 use super::{Driver, Event, Setup, Waker};
 use crate::accumulator::{Accumulator, CLOCK_STOPPED};
+use crate::completion::callback_thread;
 use crate::config::{Cores, DriverChoice, IdleStrategy};
 use crate::sender::transmit::{Action, Now};
 use crate::sync::Doorbell;
@@ -75,6 +76,8 @@ where
     let Options { driver, idle, cores, setup } = options;
     let (report, made) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("ringmail-sender".to_owned()).spawn(move || {
+        // The callers' wakers run here, and what they drop: nothing that would wait for this thread may do so on it.
+        let _entered = callback_thread::enter();
         pin(&cores);
         // Here and not in the caller, because a ring belongs to the thread that made it.
         let driver = probe::choose(driver, &setup);

@@ -127,6 +127,7 @@ impl ProducerBuilder {
         }
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let sender = Sender::new(shared.clone(), drain, seed);
+        // Without a thread the sender is dropped, and that ends the callback thread too.
         let started = driver::spawn(options, sender, accumulator).map_err(system)?;
         let open = Open { core, sender: Mutex::new(Some(started.thread)), driver_name: started.driver_name };
         Ok(Producer { open: Arc::new(open) })

@@ -52,6 +52,9 @@ impl Claim {
     /// The claim, and why it was refused.
     #[expect(clippy::result_large_err, reason = "the claim itself comes back")]
     pub fn try_commit(self) -> Result<Delivery, (Self, SendError)> {
+        if let Err(error) = self.topic.core().check_life() {
+            return Err((self, error));
+        }
         let Self { topic, claim } = self;
         match claim.commit(Attach::Delivery) {
             Ok(Appended { delivery: Some(delivery), .. }) => Ok(delivery),
@@ -64,6 +67,7 @@ impl Claim {
     }
 
     fn commit_as(self, attach: Attach) -> Result<Appended, SendError> {
+        self.topic.core().check_life()?;
         let Self { topic, claim } = self;
         let started = Instant::now();
         let mut held = Some(claim);

@@ -88,7 +88,11 @@ impl Future for SendFuture<'_> {
             }
             if !registered {
                 match refusal {
-                    Refusal::NotReady => this.topic.shared().changed.register(&mut this.for_topic, context.waker()),
+                    Refusal::NotReady => {
+                        this.topic.shared().changed.register(&mut this.for_topic, context.waker());
+                        // The sender keeps our time.
+                        this.topic.core().shared.accumulator.doorbell.ring();
+                    }
                     refusal => {
                         let accumulator = &this.topic.core().shared.accumulator;
                         if let (Refusal::Full(refused), None) = (refusal, &this.ask) {

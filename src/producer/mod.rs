@@ -129,9 +129,12 @@ impl Core {
         }
         match topic.refused() {
             Some(ErrorCode::INVALID_TOPIC_EXCEPTION) => {
+                self.shared.want(topic);
                 return Some(Err(SendError::InvalidTopic { topic: topic.name.clone() }));
             }
             Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
+                // It may be granted by the next call.
+                self.shared.want(topic);
                 return Some(Err(SendError::TopicAuthorization { topic: topic.name.clone() }));
             }
             _ => {}
@@ -313,6 +316,10 @@ impl Open {
         };
         if let Some(sender) = sender {
             let _ = sender.join();
+        }
+        // For a callback thread that was started behind the sender's last word.
+        if let Some(outbox) = self.core.shared.outbox.get() {
+            outbox.end();
         }
         if let Callbacks::Running(callbacks) = callbacks {
             let _ = callbacks.join();

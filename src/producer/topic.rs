@@ -152,6 +152,7 @@ impl Topic {
     }
 
     fn claim_now(&self, record: &Record<'_>, value_len: usize) -> Result<Claim, Refusal> {
+        self.core.check_life().map_err(|_| Refusal::Life)?;
         let partition = self.choose(record)?;
         let accumulator = &self.core.shared.accumulator;
         let claim = accumulator.claim(partition, value_len, record.key, record.headers, record.timestamp);
@@ -193,7 +194,8 @@ impl Topic {
         let current = self.shared.sticky.current().filter(|current| (*current as u32) < count);
         if let Some(partition) = current.and_then(|current| self.shared.partition(current as u32)) {
             match put(partition, false) {
-                Err(Full::WouldOpen) => {}
+                // Its broker may be stuck; another partition may have room.
+                Err(full) if full == Full::WouldOpen || full.is_full() => {}
                 result => return result.map_err(Refusal::Full),
             }
         }

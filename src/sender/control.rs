@@ -84,8 +84,8 @@ impl Sender {
         if self.closed {
             return;
         }
-        let due = self.control.last_answer + self.config.metadata_max_age;
-        if self.control.failures == 0 && !self.topics.is_empty() && now >= due {
+        let due = (self.control.last_answer + self.config.metadata_max_age).max(self.control.not_before);
+        if !self.control.asked && !self.topics.is_empty() && now >= due {
             self.control.wanted = true;
         }
         let identity_due = match self.identity {
@@ -95,8 +95,9 @@ impl Sender {
         let metadata_due = (self.control.wanted && !self.control.asked).then_some(self.control.not_before);
         let next = [identity_due, metadata_due].into_iter().flatten().min();
         let Some(next) = next else {
-            if !self.topics.is_empty() {
-                self.control.armed.at(&mut self.timers, due.max(now + Duration::from_millis(1)), Timer::Control);
+            // An answer that is due looks again by itself.
+            if !self.topics.is_empty() && !self.control.asked {
+                self.control.armed.at(&mut self.timers, due, Timer::Control);
             }
             return;
         };
@@ -156,8 +157,13 @@ impl Sender {
         (self.control.wanted, self.control.asked) = (false, true);
         let mut names: Vec<Arc<str>> = Vec::new();
         for topic in &mut self.topics {
-            // Partitions that have something to send keep their topic in use.
-            if topic.wanted || now < topic.last_used + idle {
+            // What has something to send is in use, and so is what somebody may still be waiting for.
+            let busy = |id: &u32| {
+                let partition = &self.partitions[*id as usize];
+                partition.opened.is_some() || partition.unacked > 0 || !partition.queue.is_empty()
+            };
+            let in_use = topic.wanted || topic.partitions.is_empty() || now < topic.last_used + idle;
+            if in_use || topic.partitions.iter().any(busy) {
                 names.push(topic.shared.name.clone());
             }
             topic.wanted = false;
@@ -177,7 +183,9 @@ impl Sender {
         let now = self.now.monotonic;
         self.control.asked = false;
         let Some(changes) = self.cluster.merge(&response) else {
+            // A broker that is starting, say: ask again.
             self.metadata_failed();
+            self.want_metadata();
             return Ok(());
         };
         self.control.last_answer = now;
@@ -273,6 +281,12 @@ impl Sender {
         if partition.leader != leader.node {
             self.drain.set_leader(id, leader.node);
             partition.sequences.leader_changed();
+            // Its place is in the new leader's list; the old one may never be served again.
+            if std::mem::take(&mut partition.listed)
+                && let Some(node) = self.nodes.get_mut(&partition.leader)
+            {
+                node.ready.retain(|listed| *listed != id);
+            }
         }
         (partition.leader, partition.leader_epoch) = (leader.node, leader.epoch);
         partition.retry_at = Duration::ZERO;
@@ -291,8 +305,13 @@ impl Sender {
 
     /// Reads the answer to InitProducerId.
     pub(super) fn read_producer_id(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
-        let response = init_producer_id::decode_response(body, version)
-            .map_err(|error| format!("its producer id cannot be read: {error}"))?;
+        let response = match init_producer_id::decode_response(body, version) {
+            Ok(response) => response,
+            Err(error) => {
+                self.lose_identity_request();
+                return Err(format!("its producer id cannot be read: {error}"));
+            }
+        };
         self.throttle(id, response.throttle_ms);
         if response.error == ErrorCode::NONE && response.producer_id >= 0 {
             self.identity = Identity::Known(ProducerId(response.producer_id), ProducerEpoch(response.epoch.max(0)));

@@ -56,6 +56,10 @@ impl Sender {
         if self.partitions[id as usize].unacked == 0 && self.partitions[id as usize].sequences.spoiled() {
             self.take_new_epoch(id);
         }
+        let partition = &self.partitions[id as usize];
+        if partition.leader < 0 && (peek.any || !partition.queue.is_empty()) {
+            self.want_metadata();
+        }
         match self.verdict(id, peek.any, peek.bytes, peek.complete) {
             Verdict::Now => self.list(id),
             Verdict::At(at) => self.arm_partition(id, at),
@@ -77,7 +81,8 @@ impl Sender {
         let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.opened).min();
         let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires).min();
         if let Some(at) = earliest {
-            self.arm_partition(id, at);
+            let at = at.max(self.now.monotonic + Duration::from_millis(1));
+            self.partitions[id as usize].expiry_armed.at(&mut self.timers, at, Timer::Expiry(id));
         }
     }
 
@@ -279,6 +284,7 @@ impl Sender {
         }
         let now = self.now.monotonic;
         let partition = &mut self.partitions[id as usize];
+        self.topics[partition.topic as usize].last_used = now;
         let opened = partition.opened.unwrap_or(now);
         let number = partition.next_number;
         partition.next_number += 1;

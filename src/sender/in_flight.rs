@@ -135,8 +135,10 @@ pub struct PartitionState {
     pub expires: Option<Duration>,
     /// Records that a close gave up.
     pub left_behind: u64,
-    /// Its timer.
+    /// Its timer for linger and backoff.
     pub armed: Armed,
+    /// Its timer for delivery timeouts: far away, so that it must not be armed with every linger.
+    pub expiry_armed: Armed,
 }
 
 impl PartitionState {
@@ -163,13 +165,15 @@ impl PartitionState {
             expires: None,
             left_behind: 0,
             armed: Armed::default(),
+            expiry_armed: Armed::default(),
         }
     }
 
     /// How many batches may be unacknowledged now: 1 while anything is sent again or before the first ack of this
     /// producer id on this partition (a broker accepts any first sequence), else `max_in_flight`.
     pub fn window(&self, max_in_flight: u32, idempotent: bool) -> u32 {
-        if !self.queue.is_empty() || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
+        let again = !self.queue.is_empty() || self.walk_back.is_some();
+        if again || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
     }
 
     /// Puts a batch that must be sent again in its place: before the first with an equal or higher number, because

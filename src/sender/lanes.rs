@@ -12,6 +12,7 @@ use super::transmit::{Action, ConnectionId, Now, Piece, Transmit};
 use crate::error::DeliveryErrorKind;
 use crate::wire::api_versions;
 use crate::wire::error_code::ErrorCode;
+use crate::wire::frame::FRAME_MAX;
 use crate::wire::header::{ApiKey, begin_request, end_request, response_header};
 
 /// A broker that leads partitions of ours.
@@ -37,6 +38,9 @@ impl Node {
 impl Sender {
     /// Takes the next step towards a lane to this node, if it has none.
     pub(super) fn step_node(&mut self, id: i32) {
+        if self.closed {
+            return;
+        }
         let now = self.now.monotonic;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if node.lane.is_some() {
@@ -175,6 +179,9 @@ impl Sender {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if matches!(connection.state, State::Negotiating | State::Ready) {
             connection.frames.push(bytes);
+            if connection.frames.buffered() > 4 + FRAME_MAX {
+                return self.give_up(id, Cause::Broken, "it sends more than any answer has".into());
+            }
             self.read_frames(id);
             self.list_waiting_node(id);
         }
@@ -226,10 +233,13 @@ impl Sender {
                 let (_, body) = response_header(frame, ApiKey::METADATA, version).map_err(words)?;
                 self.read_metadata(id, version, body)
             }
-            Asked::InitProducerId { version } => {
-                let (_, body) = response_header(frame, ApiKey::INIT_PRODUCER_ID, version).map_err(words)?;
-                self.read_producer_id(id, version, body)
-            }
+            Asked::InitProducerId { version } => match response_header(frame, ApiKey::INIT_PRODUCER_ID, version) {
+                Ok((_, body)) => self.read_producer_id(id, version, body),
+                Err(error) => {
+                    self.lose_identity_request();
+                    Err(words(error))
+                }
+            },
             Asked::Produce { version, batches } => self.read_produce(id, version, batches, frame),
         }
     }

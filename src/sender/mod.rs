@@ -218,6 +218,12 @@ impl Sender {
                     self.control.armed.fired(now.monotonic);
                     self.step_control();
                 }
+                Timer::Expiry(id) => {
+                    if let Some(partition) = self.partitions.get_mut(id as usize) {
+                        partition.expiry_armed.fired(now.monotonic);
+                        self.consider(id);
+                    }
+                }
                 Timer::Close => self.step_closing(),
                 Timer::Waiters => self.nudge_waiters(),
             }
@@ -290,6 +296,9 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        if let Some(outbox) = self.shared.outbox.get() {
+            self.outbox.hand_over(outbox);
+        }
         self.shared.retire();
     }
 }

@@ -3,8 +3,8 @@
 //! `buffer.memory` and stops acceptance, never sending.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::sync::{Parker, Unparker};
@@ -40,6 +40,8 @@ pub enum Report {
 /// The queue between the two threads.
 pub struct Outbox {
     queue: ArrayQueue<Report>,
+    /// What a sender that is gone could not fit into the queue; read when that is empty.
+    rest: Mutex<VecDeque<Report>>,
     unparker: Unparker,
     kept_back: AtomicBool,
 }
@@ -55,14 +57,19 @@ impl Outbox {
     pub fn new() -> (Arc<Self>, Parker) {
         let parker = Parker::new();
         let unparker = parker.unparker().clone();
-        let outbox = Self { queue: ArrayQueue::new(CAPACITY), unparker, kept_back: AtomicBool::new(false) };
+        let outbox = Self {
+            queue: ArrayQueue::new(CAPACITY),
+            rest: Mutex::default(),
+            unparker,
+            kept_back: AtomicBool::new(false),
+        };
         (Arc::new(outbox), parker)
     }
 
     /// Callback thread: the next report, sleeping until there is one. `refill` rings the sender, which has more.
     pub fn take(&self, parker: &Parker, refill: impl Fn()) -> Report {
         loop {
-            if let Some(report) = self.queue.pop() {
+            if let Some(report) = self.queue.pop().or_else(|| self.rest().pop_front()) {
                 return report;
             }
             if self.kept_back.swap(false, Ordering::AcqRel) {
@@ -71,12 +78,31 @@ impl Outbox {
             parker.park();
         }
     }
+
+    /// There is no sender any more: whatever was reported before, nothing follows.
+    pub fn end(&self) {
+        self.rest().push_back(Report::End);
+        self.unparker.unpark();
+    }
+
+    fn rest(&self) -> MutexGuard<'_, VecDeque<Report>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The sender's end.
 #[derive(Debug, Default)]
 pub struct OutboxTail {
     backlog: VecDeque<Report>,
+}
+
+impl OutboxTail {
+    /// The sender goes: what was kept back is read after the queue, and then nothing.
+    pub fn hand_over(&mut self, outbox: &Outbox) {
+        self.refill(outbox);
+        outbox.rest().append(&mut self.backlog);
+        outbox.end();
+    }
 }
 
 impl OutboxTail {

@@ -21,7 +21,8 @@ impl Sender {
         }
         if let Some(walk) = partition.walk_back.take() {
             // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
-            let before: Vec<Batch> = partition.queue.drain(..walk.at.min(partition.queue.len())).collect();
+            let earlier = partition.queue.partition_point(|queued| queued.number <= batch.number);
+            let before: Vec<Batch> = partition.queue.drain(..walk.at.min(earlier)).collect();
             for batch in before {
                 self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
             }
@@ -112,6 +113,7 @@ impl Sender {
 
     /// An expired batch that was in flight has come back undelivered: only its sequence numbers are left to care for.
     pub(super) fn drop_told(&mut self, batch: Batch) {
+        self.partitions[batch.partition as usize].walk_back = None;
         if batch.stamp.is_some() {
             self.partitions[batch.partition as usize].sequences.spoil();
         }

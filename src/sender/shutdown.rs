@@ -8,7 +8,7 @@ use super::connection::{Asked, Cause};
 use super::in_flight::Batch;
 use super::outbox::Report;
 use super::shared::{Command, Life, Ticket};
-use super::timers::Timer;
+use super::timers::{Armed, Timer};
 use super::transmit::ConnectionId;
 use crate::accumulator::Leave;
 use crate::completion::Outcome;
@@ -30,6 +30,7 @@ pub struct Flush {
 pub struct Closing {
     tickets: Vec<Arc<Ticket>>,
     deadline: Duration,
+    armed: Armed,
 }
 
 impl Sender {
@@ -94,8 +95,8 @@ impl Sender {
     /// Tells a ticket, after all callbacks that were due before it.
     fn finish_ticket(&mut self, ticket: &Arc<Ticket>) {
         match self.shared.outbox.get() {
-            Some(outbox) => self.outbox.push(outbox, Report::Done(ticket.clone())),
-            None => ticket.finish(),
+            Some(outbox) if !self.closed => self.outbox.push(outbox, Report::Done(ticket.clone())),
+            _ => ticket.finish(),
         }
     }
 
@@ -105,14 +106,11 @@ impl Sender {
             return self.finish_ticket(&ticket);
         }
         let deadline = self.now.monotonic.saturating_add(timeout);
-        self.timers.arm(deadline, Timer::Close);
-        match &mut self.closing {
-            Some(closing) => {
-                closing.deadline = closing.deadline.min(deadline);
-                closing.tickets.push(ticket);
-            }
-            None => self.closing = Some(Closing { tickets: vec![ticket], deadline }),
-        }
+        let closing =
+            self.closing.get_or_insert_with(|| Closing { tickets: Vec::new(), deadline, armed: Armed::default() });
+        closing.deadline = closing.deadline.min(deadline);
+        closing.tickets.push(ticket);
+        closing.armed.at(&mut self.timers, closing.deadline, Timer::Close);
         for id in 0..self.partitions.len() as u32 {
             self.partitions[id as usize].flush_to = u64::MAX;
             self.drain.close_partition(id);
@@ -123,8 +121,11 @@ impl Sender {
 
     /// Goes on with a close: done when every ring is closed and drained and everything has its answer.
     pub(super) fn step_closing(&mut self) {
-        let Some(closing) = &self.closing else { return };
-        let late = self.now.monotonic >= closing.deadline;
+        let now = self.now.monotonic;
+        let Some(closing) = &mut self.closing else { return };
+        closing.armed.fired(now);
+        let deadline = closing.deadline;
+        let late = now >= deadline;
         let mut busy = false;
         for id in 0..self.partitions.len() as u32 {
             if late {
@@ -134,15 +135,23 @@ impl Sender {
             if !drained && !self.drain.close_partition(id) {
                 self.consider(id);
             }
+            // An empty segment that was sealed by the close itself: nobody else would take it out.
+            if !drained
+                && !self.drain.peek(id).any
+                && let Some(batch) = self.drain_ring(id, Leave::Now)
+            {
+                self.partitions[id as usize].requeue(batch);
+                self.consider(id);
+            }
             let partition = &self.partitions[id as usize];
             let partition_busy = !drained || !partition.queue.is_empty() || partition.unacked > 0;
             busy |= if late { !self.drain.is_drained(id) } else { partition_busy };
         }
         if busy || (!late && !self.unconfirmed.is_empty()) {
             // A full ring, or a writer between claim and commit: soon.
-            let soon = self.now.monotonic + Duration::from_millis(1);
-            if late || self.has_undrained() {
-                self.timers.arm(soon, Timer::Close);
+            let next = if late || self.has_undrained() { now + Duration::from_millis(1) } else { deadline };
+            if let Some(closing) = &mut self.closing {
+                closing.armed.at(&mut self.timers, next, Timer::Close);
             }
             return;
         }
@@ -163,7 +172,6 @@ impl Sender {
             let left = std::mem::take(&mut partition.left_behind);
             report.leave(&partition.ring.place.topic, partition.ring.place.partition, left);
         }
-        self.closed = true;
         let ids: Vec<_> = self.connections.keys().copied().collect();
         for id in ids {
             self.give_up(id, Cause::Shutdown, "the producer closes".into());
@@ -175,9 +183,7 @@ impl Sender {
             ticket.set_report(report.clone());
             self.finish_ticket(&ticket);
         }
-        if let Some(outbox) = self.shared.outbox.get() {
-            self.outbox.push(outbox, Report::End);
-        }
+        self.closed = true;
         self.shared.wake_everyone();
     }
 
@@ -253,9 +259,15 @@ impl Sender {
     pub fn abandon(&mut self) {
         self.shared.end(Life::Panicked);
         for id in 0..self.partitions.len() as u32 {
-            self.drain.close_partition(id);
-            self.abandon_partition(id, DeliveryErrorKind::SenderPanicked);
-            self.drain.close_partition(id);
+            // A writer may stand between its claim and its commit for a moment; nobody looks again after this.
+            for _ in 0..100_000 {
+                let closed = self.drain.close_partition(id);
+                self.abandon_partition(id, DeliveryErrorKind::SenderPanicked);
+                if closed && self.drain.is_drained(id) {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
         }
         self.abandon_in_flight(DeliveryErrorKind::SenderPanicked);
         for flush in std::mem::take(&mut self.flushes) {
@@ -268,9 +280,6 @@ impl Sender {
             if let Command::Flush(ticket) | Command::Close(ticket, _) = command {
                 self.finish_ticket(&ticket);
             }
-        }
-        if let Some(outbox) = self.shared.outbox.get() {
-            self.outbox.push(outbox, Report::End);
         }
         self.closed = true;
         self.connections.clear();

@@ -9,8 +9,10 @@ use super::transmit::ConnectionId;
 /// What is due. Looking at one of these is always safe: the look itself finds out whether anything is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Timer {
-    /// A partition's linger, retry backoff or delivery timeout.
+    /// A partition's linger or retry backoff.
     Partition(u32),
+    /// A partition's delivery timeout.
+    Expiry(u32),
     /// A connection's setup, request timeout, throttle or idle time.
     Connection(ConnectionId),
     /// A broker's reconnect backoff.
@@ -31,6 +33,11 @@ impl Timers {
     /// Asks for a look at `timer` at `at`.
     pub fn arm(&mut self, at: Duration, timer: Timer) {
         self.0.push(Reverse((at, timer)));
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The earliest deadline.

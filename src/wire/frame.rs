@@ -16,6 +16,11 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
+    /// Bytes that have arrived and are not yet part of a frame handed out.
+    pub fn buffered(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Adds bytes from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);

@@ -393,3 +393,70 @@ fn a_stored_batch_behind_an_expired_one_is_not_stamped_again() {
 fn a_late_ring_behind_a_retry_comes_to_rest() {
     told_is_true(358);
 }
+
+/// A partition that waits in a dead broker's list is served by its new leader.
+#[test]
+fn a_partition_leaves_a_dead_brokers_list() {
+    let mut world = World::new(10, BrokerOptions { brokers: 2, ..options(2) }, config());
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 2, 0..2, Duration::ZERO);
+    finish(&mut world, &first);
+    world.kill_for(1, Duration::from_secs(100_000));
+    let second = send_all(&mut world, &topic, 2, 2..40, 20 * MS);
+    let until = world.now + Duration::from_secs(3);
+    world.run_until(until);
+    world.model.move_leader("t", 1, 0);
+    let started = world.now;
+    let outcomes = finish(&mut world, &second);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(world.now - started < Duration::from_secs(10), "{:?}", world.now - started);
+}
+
+/// A partition without a leader is looked up when it has something to send, also when nobody else asks.
+#[test]
+fn a_leaderless_partition_is_looked_up() {
+    let mut world = World::new(11, options(2), config());
+    world.model.create_topic("t", TopicOptions { partitions: 2, ..TopicOptions::default() });
+    world.model.move_leader("t", 1, -1);
+    let topic = world.topic("t");
+    let until = world.now + Duration::from_secs(20);
+    world.run_until(until);
+    let deliveries = send_all(&mut world, &topic, 2, 0..2, Duration::ZERO);
+    let until = world.now + Duration::from_secs(5);
+    world.run_until(until);
+    world.model.move_leader("t", 1, 0);
+    let started = world.now;
+    assert!(finish(&mut world, &deliveries).iter().all(Result::is_ok));
+    assert!(world.now - started < Duration::from_secs(5), "{:?}", world.now - started);
+}
+
+/// A topic in use stays in the metadata requests, however long ago somebody asked for it.
+#[test]
+fn a_topic_in_use_is_not_forgotten() {
+    // Before version 10 there are no hints: only metadata tells of the new leader.
+    let options = BrokerOptions { brokers: 2, produce_max_version: 9, ..options(1) };
+    let mut world = World::new(12, options, config());
+    let topic = world.topic("t");
+    for number in 0..60 {
+        let delivery = send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO);
+        assert!(finish(&mut world, &delivery)[0].is_ok());
+        let until = world.now + Duration::from_secs(10);
+        world.run_until(until);
+    }
+    world.model.move_leader("t", 0, 1);
+    let delivery = send_all(&mut world, &topic, 1, 60..61, Duration::ZERO);
+    assert!(finish(&mut world, &delivery)[0].is_ok());
+}
+
+/// Deadlines that are far away do not pile up.
+#[test]
+fn timers_do_not_pile_up() {
+    let mut world = World::new(13, options(1), config().linger(5 * MS));
+    let topic = world.topic("t");
+    for number in 0..500 {
+        drop(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
+        let until = world.now + 20 * MS;
+        world.run_until(until);
+    }
+    assert!(world.sender.timers.len() < 50, "{}", world.sender.timers.len());
+}

@@ -328,6 +328,11 @@ impl World {
 
     /// The node dies and comes back after a while.
     pub fn kill(&mut self, node: i32) {
+        self.kill_for(node, Duration::from_millis(20));
+    }
+
+    /// The node dies and comes back after so long.
+    pub fn kill_for(&mut self, node: i32, away: Duration) {
         self.restarts += 1;
         self.down.insert(node);
         let lost: Vec<ConnectionId> =
@@ -335,7 +340,7 @@ impl World {
         for id in lost {
             self.after(Duration::ZERO, Event::Closed(id));
         }
-        self.after(Duration::from_millis(20), Event::Restart(node));
+        self.after(away, Event::Restart(node));
     }
 
     /// What the log of a partition holds.
