@@ -34,6 +34,8 @@ over_both_drivers! {
     an_unanswered_record_is_possibly_written
     a_refused_record_is_not_written
     a_slow_listener_stops_acceptance_not_sending
+    close_waits_for_a_listener_far_behind
+    keyless_records_leave_a_full_partition
     callbacks_may_not_block
     a_panicking_callback_harms_nobody
     claims_are_written_in_place
@@ -403,6 +405,62 @@ fn a_slow_listener_stops_acceptance_not_sending(driver: DriverChoice) {
     go.send(()).unwrap();
     producer.flush().unwrap();
     assert_eq!(told.load(Ordering::Relaxed), accepted, "flush returns after the listener");
+}
+
+fn close_waits_for_a_listener_far_behind(driver: DriverChoice) {
+    const RECORDS: u64 = 2500;
+    let broker = start(one_partition());
+    let (go, gate) = mpsc::channel::<()>();
+    let told = Arc::new(AtomicU64::new(0));
+    let counted = told.clone();
+    let producer = builder(&broker, driver)
+        .listener(move |tag: u64, result: Result<&RecordMetadata, &DeliveryError>| {
+            if tag == 0 {
+                gate.recv().unwrap();
+            }
+            assert!(result.is_ok());
+            counted.fetch_add(1, Ordering::Relaxed);
+        })
+        .build()
+        .unwrap();
+    let topic = producer.topic("behind").unwrap();
+    for tag in 0..RECORDS {
+        // A segment each, and so a report each: more than fit between the two threads.
+        let mut claim = topic.claim(8, None, &[]).unwrap();
+        claim.fill(b'x');
+        claim.commit_tagged(tag).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while broker.log("behind", 0).len() < RECORDS as usize {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            go.send(()).unwrap();
+        });
+        assert!(producer.close(Duration::from_secs(20)).unwrap().is_clean());
+    });
+    assert_eq!(told.load(Ordering::Relaxed), RECORDS);
+}
+
+fn keyless_records_leave_a_full_partition(driver: DriverChoice) {
+    let options = BrokerOptions { brokers: 2, ..BrokerOptions::default() };
+    let broker = start(options.on_produce(|context| if context.node == 0 { Fault::HangBefore } else { Fault::None }));
+    broker.create_topic("stuck", 2);
+    let producer = builder(&broker, driver)
+        .buffer_memory(4 << 20)
+        .set("max.request.size", "200000")
+        .max_block(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let topic = producer.topic("stuck").unwrap();
+    producer.warm_up(&["stuck"]).unwrap();
+    let value = vec![b'v'; 1000];
+    // Far more than the memory holds: one broker answers nothing, the other takes them.
+    for _ in 0..20_000 {
+        drop(topic.send(Record::value(&value)).unwrap());
+    }
+    assert!(broker.log("stuck", 1).len() > 10_000, "{}", broker.log("stuck", 1).len());
+    let _ = producer.close(Duration::ZERO).unwrap();
 }
 
 fn callbacks_may_not_block(driver: DriverChoice) {
