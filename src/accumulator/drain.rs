@@ -265,7 +265,7 @@ impl Drain {
                 accumulator.release(*index);
                 continue;
             }
-            accumulator.trim(*index, len, count);
+            accumulator.trim(*index, start + len, count);
             chain.count += count;
             chain.bytes += len;
             chain.base_timestamp = header.base().timestamp;

@@ -34,15 +34,15 @@ impl Accumulator {
     }
 
     /// Gives back what a drained segment does not use of a large run: it may stay in flight for long. In quarters of the
-    /// run, so that it is at most three pieces.
-    pub(super) fn trim(&self, segment: u32, len: u32, count: u32) {
+    /// run, so that it is at most three pieces. Its records end `used` bytes into the run, wherever they begin.
+    pub(super) fn trim(&self, segment: u32, used: u32, count: u32) {
         let header = self.pool.header(segment);
         let ((share, units), extent) = (header.run(), header.extent());
         if units < TRIM_UNITS || !units.is_power_of_two() {
             return;
         }
         let (unit, quarter) = (UNIT as u32, units / 4);
-        let first = len.div_ceil(unit * quarter) * quarter;
+        let first = used.div_ceil(unit * quarter) * quarter;
         let entries = if extent.tagged() { count * ENTRY as u32 } else { 0 };
         let end = (units * unit - entries) / (unit * quarter) * quarter;
         if first < end {

@@ -516,3 +516,48 @@ fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
         assert_eq!(used(&accumulator), 0);
     }
 }
+
+/// Fills all free memory with `byte`, as later owners of it might.
+fn overwrite_free(accumulator: &Accumulator, byte: u8) {
+    let taken: Vec<_> = std::iter::from_fn(|| accumulator.pool.take(pool::CLASSES - 1, 0, 0, &mut false)).collect();
+    assert_eq!(accumulator.free(), 0);
+    for run in taken {
+        accumulator.rewrite(run.index as usize * UNIT, run.units as usize * UNIT, |bytes| bytes.fill(byte));
+        accumulator.pool.put(run.index, run.units, 0);
+    }
+}
+
+/// A record that has its run for itself does not begin where the run does: what it keeps counts from its end, not from
+/// its length.
+#[test]
+fn a_record_in_flight_keeps_its_last_bytes() {
+    for class in [16 << 10, 64 << 10, 256 << 10, 1 << 20] {
+        let buffer_memory = (4 * class).min(2 << 20);
+        let config = AccumulatorConfig { buffer_memory, max_request_size: 4 << 20, ..AccumulatorConfig::default() };
+        let (accumulator, mut drain, partition) = new(config);
+        let content: Vec<u8> = (0..class + 64).map(|i| (i % 251) as u8).collect();
+        // Runs are quarters of a class, and trimmed in quarters of their own: eighths of a class meet both.
+        let step = if cfg!(miri) { 61 } else { 1 };
+        let lengths = (1..=8).flat_map(|k| (class / 8 * k - 64..=class / 8 * k + 64).step_by(step));
+        for (len, tagged, claimed) in lengths.flat_map(|len| [0, 1, 2, 3].map(|how| (len, how & 1 > 0, how & 2 > 0))) {
+            let attach = if tagged { Attach::Tag(7) } else { Attach::None };
+            if claimed {
+                let mut claim = accumulator.claim(&partition, len, None, &[], None).unwrap();
+                claim.value_mut().copy_from_slice(&content[..len]);
+                claim.commit(attach).unwrap();
+            } else {
+                accumulator.append(&partition, &value(&content[..len]), None, attach, true).unwrap();
+            }
+            let chain = drain.drain(0, Leave::Now).unwrap();
+            let segment = &chain.segments[0];
+            let before = accumulator.bytes(segment.offset, segment.len as usize).to_vec();
+            overwrite_free(&accumulator, 0xee);
+            let after = accumulator.bytes(segment.offset, segment.len as usize);
+            assert!(before == after, "{len} bytes (tagged {tagged}, claimed {claimed}): {chain:?}");
+            let entry = if tagged { Entry::Tag { tag: 7, timestamp: 1_000 } } else { Entry::None };
+            assert_eq!(accumulator.entry(segment.index, 0), entry);
+            settle(&mut drain, chain, &partition.place);
+        }
+        assert_eq!(accumulator.free(), buffer_memory);
+    }
+}
