@@ -3,7 +3,9 @@
 //! The waiter registers, *then* looks at its condition again; the other side changes the condition, *then* wakes.
 //! Both do a read-modify-write on the one word `waiting`: whichever comes second sees what the first did, so either
 //! the waiter sees the change or the waker sees the waiter. Only waiters lock and allocate.
+//! A waker's wake, clone and drop are the caller's code: none of them runs under the lock.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::task::Waker;
 #[cfg(not(loom))]
@@ -45,13 +47,15 @@ impl WaitList {
     /// Puts `waker` into the list under the key in `slot` (replacing the waker there, if it is still waiting). After
     /// this returns the caller looks at its condition once more, and only then goes to sleep.
     pub fn register(&self, slot: &mut Option<u64>, waker: &Waker) {
+        // A replaced waker is swapped into here, and so dropped after the lock is given back.
+        let mut waker = waker.clone();
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         match slot.and_then(|key| wakers.list.iter_mut().find(|(at, _)| *at == key)) {
-            Some((_, old)) => old.clone_from(waker),
+            Some((_, old)) => std::mem::swap(old, &mut waker),
             None => {
                 let key = wakers.next;
                 wakers.next += 1;
-                wakers.list.push((key, waker.clone()));
+                wakers.list.push((key, waker));
                 *slot = Some(key);
             }
         }
@@ -66,8 +70,10 @@ impl WaitList {
     /// Takes the caller out again: it does not wait any more. Does nothing when it was woken meanwhile.
     pub fn deregister(&self, slot: &mut Option<u64>) {
         let Some(key) = slot.take() else { return };
+        // Declared first, so that it is dropped after the lock is given back.
+        let _waker;
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        wakers.list.retain(|(at, _)| *at != key);
+        _waker = wakers.list.iter().position(|(at, _)| *at == key).map(|at| wakers.list.remove(at));
         if wakers.list.is_empty() {
             // Under the lock too: nobody can be registering.
             self.waiting.fetch_and(0, AcqRel);
@@ -87,7 +93,8 @@ impl WaitList {
             std::mem::take(&mut wakers.list)
         };
         for (_, waker) in woken {
-            waker.wake();
+            // Its panic must take neither the sender, nor somebody else's append, nor the other waiters with it.
+            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
         }
     }
 
@@ -205,5 +212,56 @@ mod tests {
         list.deregister(&mut slot);
         assert!(!list.waiting());
         thread::park(); // uses up the unpark that `wake_all` left
+    }
+
+    /// A caller's waker, with a drop that says whether it ran under the list's lock.
+    struct Callers {
+        list: Arc<WaitList>,
+        panics: bool,
+        woken: Arc<AtomicU32>,
+        dropped: Arc<AtomicU32>,
+    }
+
+    impl Wake for Callers {
+        fn wake(self: Arc<Self>) {
+            self.woken.fetch_add(1, Relaxed);
+            assert!(!self.panics, "a waker that panics");
+        }
+    }
+
+    impl Drop for Callers {
+        fn drop(&mut self) {
+            if self.list.wakers.try_lock().is_ok() {
+                self.dropped.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_panicking_waker_harms_nobody_else() {
+        let list = Arc::new(WaitList::default());
+        let (woken, dropped) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        for panics in [false, true, false] {
+            let callers = Callers { list: list.clone(), panics, woken: woken.clone(), dropped: dropped.clone() };
+            list.register(&mut None, &Waker::from(Arc::new(callers)));
+        }
+        list.wake_all();
+        assert_eq!((woken.load(Relaxed), dropped.load(Relaxed)), (3, 3));
+        assert!(!list.waiting());
+    }
+
+    #[test]
+    fn wakers_are_dropped_outside_the_lock() {
+        let list = Arc::new(WaitList::default());
+        let (woken, dropped) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let mut slot = None;
+        for _ in 0..2 {
+            let callers = Callers { list: list.clone(), panics: false, woken: woken.clone(), dropped: dropped.clone() };
+            list.register(&mut slot, &Waker::from(Arc::new(callers)));
+        }
+        assert_eq!(dropped.load(Relaxed), 1, "the one that was replaced");
+        list.deregister(&mut slot);
+        assert_eq!((woken.load(Relaxed), dropped.load(Relaxed)), (0, 2));
+        assert!(!list.waiting());
     }
 }
