@@ -296,6 +296,8 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        // Only a panic on the way out leaves tickets here.
+        self.drop_tickets();
         if let Some(outbox) = self.shared.outbox.get() {
             self.outbox.hand_over(outbox);
         }

@@ -158,6 +158,16 @@ impl Sender {
         self.finish_close(late);
     }
 
+    /// Lets everyone go who waits for a flush or a close.
+    pub(super) fn drop_tickets(&mut self) {
+        for flush in std::mem::take(&mut self.flushes) {
+            flush.ticket.finish();
+        }
+        for ticket in self.closing.take().map(|closing| closing.tickets).unwrap_or_default() {
+            ticket.finish();
+        }
+    }
+
     fn has_undrained(&self) -> bool {
         (0..self.partitions.len() as u32).any(|id| !self.drain.is_drained(id))
     }
