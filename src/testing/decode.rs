@@ -66,10 +66,10 @@ impl<'a> Bytes<'a> {
         Ok((if value & 1 == 0 { half } else { -half - 1 }) as i64)
     }
 
-    /// A length and so many bytes; -1 is null.
+    /// A length and so many bytes; null where it is negative, as Kafka reads it.
     fn counted(&mut self) -> Result<Option<&'a [u8]>, String> {
         match self.zigzag()? {
-            -1 => Ok(None),
+            ..0 => Ok(None),
             n => self.take(usize::try_from(n).map_err(|_| format!("length {n}"))?).map(Some),
         }
     }
