@@ -22,11 +22,17 @@ mod memory {
 
     /// Alignment of the arena: a page, so that runs of 4 KiB and more start on one.
     const ALIGN: usize = 4096;
+    /// What the allocation itself asks for: where more is asked, the standard allocator writes the zeros itself, and
+    /// with that touches every page.
+    const ASKED: usize = 16;
 
     /// A fixed run of bytes, shared by writers, the sender and the kernel.
     #[derive(Debug)]
     pub struct Arena {
         base: NonNull<u8>,
+        len: usize,
+        /// What was allocated; `base` is its first address that is aligned.
+        allocated: NonNull<u8>,
         layout: Layout,
     }
 
@@ -38,16 +44,19 @@ mod memory {
     impl Arena {
         /// `len` bytes, at least one, zeroed. `None` when no such layout exists or there is no such memory.
         pub fn new(len: usize) -> Option<Self> {
-            let layout = Layout::from_size_align(len.max(1), ALIGN).ok()?;
+            let len = len.max(1);
+            let layout = Layout::from_size_align(len.checked_add(ALIGN)?, ASKED).ok()?;
             // SAFETY: the layout is not of zero size.
-            let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-            Some(Self { base, layout })
+            let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+            // SAFETY: at most ALIGN - ASKED bytes into len + ALIGN of them.
+            let base = unsafe { allocated.add(allocated.align_offset(ALIGN)) };
+            Some(Self { base, len, allocated, layout })
         }
 
         /// Its length in bytes.
         #[inline]
         pub fn len(&self) -> usize {
-            self.layout.size()
+            self.len
         }
 
         /// The address of `offset..offset + len`. Panics when that is not inside the arena: a bug of ours.
@@ -103,7 +112,7 @@ mod memory {
     impl Drop for Arena {
         fn drop(&mut self) {
             // SAFETY: allocated in `new` with this layout.
-            unsafe { dealloc(self.base.as_ptr(), self.layout) }
+            unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
         }
     }
 }

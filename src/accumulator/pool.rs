@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{
     arena::Arena,
-    segment::{Header, UNIT, table},
+    segment::{Header, Table, UNIT, table},
     share::Shares,
 };
 use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
@@ -155,7 +155,7 @@ impl Level {
 #[derive(Debug)]
 pub struct Pool {
     pub arena: Arc<Arena>,
-    headers: Box<[Header]>,
+    headers: Table,
     levels: Box<[Level]>,
     pub shares: Shares,
     /// The largest class that many records share.
@@ -172,7 +172,7 @@ impl Pool {
     pub fn with_classes(units: usize, classes: usize) -> Option<Self> {
         let pool = Self {
             arena: Arc::new(Arena::new(units * UNIT)?),
-            headers: table(units),
+            headers: table(units)?,
             levels: (0..classes).map(|class| Level::new(units.div_ceil(1 << (2 * class)))).collect(),
             shares: Shares::new(units as u32),
             ordinary: class_for(units / ORDINARY_RUNS * UNIT + 1).saturating_sub(1).min(ORDINARY_MAX).min(classes - 1),

@@ -2,10 +2,16 @@
 //! a segment uses the header of its run's first unit, so headers are never freed and a late reader reads *a* header.
 //!
 //! *Why this is sound*: (a) every field of `Header` is an atomic integer or pointer, for which zero is a valid value, so a zeroed
-//! allocation is a valid table (and one whose pages cost nothing until they are used); (b) the completion of a header
+//! allocation is a valid table; (b) the completion of a header
 //! was put there by `into_raw` when the segment was prepared, before its claim word said open, and is read only by who
-//! owns a claim of that generation or has drained it.
+//! owns a claim of that generation or has drained it; (c) the table's memory is zeroed, aligned to a page and large enough,
+//! lives as long as the table and is used for nothing else, and `Header` is `Sync`.
 
+#[cfg(not(loom))]
+use std::{ops::Deref, ptr::NonNull};
+
+#[cfg(not(loom))]
+use super::arena::Arena;
 use super::{
     completions::CompletionRef,
     word::{Base, Claim, Commit, Extent},
@@ -211,16 +217,47 @@ impl Header {
     }
 }
 
-/// A header for each of `units`, zeroed.
+/// A header for each unit, in memory whose pages cost nothing until they are used.
 #[cfg(not(loom))]
-pub fn table(units: usize) -> Box<[Header]> {
-    // SAFETY: clause (a).
-    unsafe { Box::new_zeroed_slice(units).assume_init() }
+#[derive(Debug)]
+pub struct Table {
+    headers: NonNull<[Header]>,
+    _memory: Arena,
 }
+
+// SAFETY: clause (c).
+#[cfg(not(loom))]
+unsafe impl Send for Table {}
+// SAFETY: clause (c).
+#[cfg(not(loom))]
+unsafe impl Sync for Table {}
+
+#[cfg(not(loom))]
+impl Deref for Table {
+    type Target = [Header];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Header] {
+        // SAFETY: clause (c).
+        unsafe { self.headers.as_ref() }
+    }
+}
+
+/// A header for each of `units`, zeroed; `None` when there is no such memory.
+#[cfg(not(loom))]
+pub fn table(units: usize) -> Option<Table> {
+    let bytes = units.checked_mul(size_of::<Header>())?;
+    let memory = Arena::new(bytes)?;
+    let first = NonNull::new(memory.at(0, bytes))?.cast();
+    Some(Table { headers: NonNull::slice_from_raw_parts(first, units), _memory: memory })
+}
+
+#[cfg(loom)]
+pub type Table = Box<[Header]>;
 
 /// A header for each of `units`.
 #[cfg(loom)]
-pub fn table(units: usize) -> Box<[Header]> {
+pub fn table(units: usize) -> Option<Table> {
     let header = |_| Header {
         claim: AtomicU64::new(0),
         base: AtomicU64::new(0),
@@ -234,5 +271,5 @@ pub fn table(units: usize) -> Box<[Header]> {
         hole: plain::AtomicU64::new(0),
         commit: Line(AtomicU64::new(0)),
     };
-    (0..units).map(header).collect()
+    Some((0..units).map(header).collect())
 }
