@@ -32,6 +32,10 @@ pub struct Peek {
     pub any: bool,
     /// The chain that leaves next is closed and complete: `drain` with [`Leave::Complete`] gives it.
     pub complete: bool,
+    /// Where that chain begins in the ring.
+    pub head: u64,
+    /// The newest position that holds records, `head` at least.
+    pub newest: u64,
 }
 
 /// One drained segment: records of one batch, in the arena.
@@ -151,7 +155,8 @@ impl Drain {
     /// What waits at the partition's head.
     pub fn peek(&self, id: u32) -> Peek {
         let Head { partition, position } = &self.heads[id as usize];
-        let mut peek = Peek { complete: true, ..Peek::default() };
+        let head = *position;
+        let mut peek = Peek { complete: true, head, newest: head.max(self.newest(partition)), ..Peek::default() };
         for walked in 0..partition.slots.len() as u64 {
             let position = position + walked;
             let word = Slot(partition.slot(position).load(Acquire));
@@ -173,6 +178,15 @@ impl Drain {
         }
         peek.complete &= peek.any;
         peek
+    }
+
+    /// The newest position of the ring that has records, or did until they were drained.
+    fn newest(&self, partition: &Partition) -> u64 {
+        let tail = partition.tail.load(Acquire);
+        let word = Slot(partition.slot(tail).load(Acquire));
+        // Drained, perhaps used again: then the count is another's, and there is nothing newer to tell of anyway.
+        let empty = word.is_installed() && self.accumulator.pool.header(word.segment()).claim().count() == 0;
+        if empty { tail.saturating_sub(1) } else { tail }
     }
 
     /// The next batch of this partition that may leave.

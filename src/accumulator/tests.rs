@@ -138,7 +138,7 @@ fn records_come_out_as_they_went_in() {
     assert!(first.delivery.is_none());
     accumulator.append(&partition, &Fields::default(), Some(4_000), Attach::None, false).unwrap();
     append(&accumulator, &partition, b"").unwrap();
-    assert_eq!(drain.peek(0), Peek { bytes: 38, any: true, complete: false });
+    assert_eq!(drain.peek(0), Peek { bytes: 38, any: true, complete: false, head: 16, newest: 16 });
     let chain = drain.drain(0, Leave::Now).unwrap();
     assert_eq!((chain.base_timestamp, chain.max_timestamp, chain.bytes), (5_000, 5_000, 38));
     let records = read_chain(&accumulator, &chain);
@@ -149,7 +149,7 @@ fn records_come_out_as_they_went_in() {
     assert!(accumulator.free() < 32 << 20);
     settle(&mut drain, chain, &partition.place);
     assert_eq!(accumulator.free(), 32 << 20);
-    assert_eq!(drain.peek(0), Peek::default());
+    assert_eq!(drain.peek(0), Peek { head: 17, newest: 17, ..Peek::default() });
 }
 
 #[test]

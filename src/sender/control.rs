@@ -160,7 +160,7 @@ impl Sender {
             // What has something to send is in use, and so is what somebody may still be waiting for.
             let busy = |id: &u32| {
                 let partition = &self.partitions[*id as usize];
-                partition.opened.is_some() || partition.unacked > 0 || !partition.queue.is_empty()
+                partition.seen.first().is_some() || partition.unacked > 0 || !partition.queue.is_empty()
             };
             let in_use = topic.wanted || topic.partitions.is_empty() || now < topic.last_used + idle;
             if in_use || topic.partitions.iter().any(busy) {

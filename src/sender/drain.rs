@@ -39,19 +39,19 @@ impl Sender {
     pub(super) fn consider(&mut self, id: u32) {
         let now = self.now.monotonic;
         let Some(at) = self.partitions.get(id as usize) else { return };
-        if at.expires.is_some_and(|expires| expires <= now) || !at.queue.is_empty() || at.opened.is_some() {
+        if at.expires.is_some_and(|expires| expires <= now) || !at.queue.is_empty() || at.seen.first().is_some() {
             self.expire(id);
         }
         let peek = self.drain.peek(id);
         let partition = &mut self.partitions[id as usize];
-        if !peek.any {
-            partition.opened = None;
-        } else if partition.opened.is_none() {
-            partition.opened = Some(now);
+        if peek.any {
+            partition.seen.note(peek.head, peek.newest, now);
             if !partition.active {
                 partition.active = true;
                 self.active.push(id);
             }
+        } else {
+            partition.seen.clear();
         }
         if self.partitions[id as usize].unacked == 0 && self.partitions[id as usize].sequences.spoiled() {
             self.take_new_epoch(id);
@@ -78,7 +78,7 @@ impl Sender {
     fn arm_expiry(&mut self, id: u32) {
         let partition = &self.partitions[id as usize];
         let timeout = self.config.delivery_timeout;
-        let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.opened).min();
+        let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.seen.first()).min();
         let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires).min();
         if let Some(at) = earliest {
             let at = at.max(self.now.monotonic + Duration::from_millis(1));
@@ -92,7 +92,7 @@ impl Sender {
         active.retain(|id| {
             let keep = {
                 let partition = &self.partitions[*id as usize];
-                partition.opened.is_some() || !partition.queue.is_empty() || partition.unacked > 0
+                partition.seen.first().is_some() || !partition.queue.is_empty() || partition.unacked > 0
             };
             self.partitions[*id as usize].active = keep;
             keep
@@ -133,7 +133,7 @@ impl Sender {
         }
         let enough = if partition.unacked > 0 { GROW_TO.max(self.config.batch_size) } else { self.config.batch_size };
         let enough = u64::from(enough.min(partition.ring.limit.load(Ordering::Relaxed) / 2));
-        let due = partition.opened.unwrap_or(now) + self.config.linger;
+        let due = partition.seen.first().unwrap_or(now) + self.config.linger;
         let at_once = complete
             || bytes >= enough
             || now >= due
@@ -285,7 +285,7 @@ impl Sender {
         let now = self.now.monotonic;
         let partition = &mut self.partitions[id as usize];
         self.topics[partition.topic as usize].last_used = now;
-        let opened = partition.opened.unwrap_or(now);
+        let opened = partition.seen.first().unwrap_or(now);
         let number = partition.next_number;
         partition.next_number += 1;
         let batch = Batch {
@@ -307,8 +307,13 @@ impl Sender {
             last_error: None,
         };
         self.drain.recycle(chain);
-        // What is left in the ring came later; its linger starts when it is seen.
-        self.partitions[id as usize].opened = None;
+        let left = self.drain.peek(id);
+        let seen = &mut self.partitions[id as usize].seen;
+        if left.any {
+            seen.note(left.head, left.newest, now)
+        } else {
+            seen.clear()
+        }
         Some(batch)
     }
 

@@ -119,8 +119,8 @@ pub struct PartitionState {
     pub walk_back: Option<WalkBack>,
     /// Number of the next batch to be drained.
     pub next_number: u64,
-    /// When the first record that is still in the ring was seen.
-    pub opened: Option<Duration>,
+    /// When what is still in the ring was first seen.
+    pub seen: Seen,
     /// Failures in a row, for the backoff.
     pub failures: u32,
     /// Nothing is sent before this time.
@@ -141,6 +141,31 @@ pub struct PartitionState {
     pub expiry_armed: Armed,
 }
 
+/// When the batches in a ring were first seen, so that linger and delivery timeout of one that waits behind others
+/// count from its own first record. At most one entry per slot of the ring.
+#[derive(Debug, Default)]
+pub struct Seen(VecDeque<(u64, Duration)>);
+
+impl Seen {
+    /// The ring holds records from `head` to `newest` now.
+    pub fn note(&mut self, head: u64, newest: u64, now: Duration) {
+        self.0.retain(|(position, _)| *position >= head);
+        if self.0.back().is_none_or(|(position, _)| *position < newest) {
+            self.0.push_back((newest, now));
+        }
+    }
+
+    /// The ring is empty.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// When the ring's oldest batch was seen; `None` when nothing is known to be there.
+    pub fn first(&self) -> Option<Duration> {
+        self.0.front().map(|(_, at)| *at)
+    }
+}
+
 impl PartitionState {
     /// A partition that nobody leads yet.
     pub fn new(ring: Arc<Partition>, topic: u32) -> Self {
@@ -156,7 +181,7 @@ impl PartitionState {
             sequences: Sequences::default(),
             walk_back: None,
             next_number: 0,
-            opened: None,
+            seen: Seen::default(),
             failures: 0,
             retry_at: Duration::ZERO,
             flush_to: 0,

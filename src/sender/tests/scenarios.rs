@@ -183,6 +183,11 @@ fn told_is_true(seed: u64) -> [usize; 3] {
     let free = world.accumulator.free();
     world.weather = Weather { cut_request: 30, cut_answer: 30, restart: 0 };
     let deliveries = send_all(&mut world, &topic, 2, 0..200, 10 * MS);
+    // Whatever stands before a record, it has its end when its time is over.
+    let until = world.now + 720 * MS;
+    world.run_until(until);
+    let open = deliveries.iter().filter(|delivery| delivery.try_result().is_none()).count();
+    assert_eq!(open, 0, "seed {seed}: without an end after delivery.timeout.ms");
     let outcomes = finish(&mut world, &deliveries);
     // Late answers may still come in.
     let until = world.now + Duration::from_secs(20);
@@ -392,6 +397,32 @@ fn a_stored_batch_behind_an_expired_one_is_not_stamped_again() {
 #[test]
 fn a_late_ring_behind_a_retry_comes_to_rest() {
     told_is_true(358);
+}
+
+/// Many batches behind one that is never answered: each ends when its own time is over, not one after the other.
+#[test]
+fn a_backlog_expires_all_at_once() {
+    let timeout = Duration::from_secs(2);
+    let config = config().delivery_timeout(timeout).request_timeout(Duration::from_secs(1)).max_request_size(100_000);
+    let mut world = World::new(12, options(1).on_produce(|_| Fault::HangBefore), config);
+    let topic = world.topic("t");
+    let mut waves = Vec::new();
+    for _ in 0..5 {
+        let wave: Vec<_> = (0..20).map(|_| world.send(&topic, 0, &[b'v'; 10_000]).unwrap()).collect();
+        waves.push((world.now, wave));
+        let until = world.now + 200 * MS;
+        world.run_until(until);
+    }
+    for (sent, wave) in waves {
+        // A batch's time is its first record's, and a batch may hold records of two waves.
+        world.run_until(sent + timeout + 20 * MS);
+        for delivery in wave {
+            let outcome = delivery.try_result().unwrap_or_else(|| panic!("sent at {sent:?}, nothing known yet"));
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), DeliveryErrorKind::Expired);
+            assert!(error.waited() >= timeout - 200 * MS, "{error}");
+        }
+    }
 }
 
 /// A partition that waits in a dead broker's list is served by its new leader.
