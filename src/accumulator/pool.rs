@@ -19,8 +19,8 @@ use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// Size classes; class `c` is a run of 4^c units.
 pub const CLASSES: usize = 6;
-/// The largest class that many records share: a batch of 1 MiB is then several segments, and one that lingers does not
-/// hold a MiB.
+/// The largest class that many records share while a partition has little waiting: a batch of 1 MiB is then several
+/// segments, and one that lingers does not hold a MiB.
 const ORDINARY_MAX: usize = 4;
 /// The memory is at least this many of the largest ordinary segments.
 const ORDINARY_RUNS: usize = 16;
@@ -158,7 +158,7 @@ pub struct Pool {
     headers: Table,
     levels: Box<[Level]>,
     pub shares: Shares,
-    /// The largest class that many records share.
+    /// The largest class that many records share while a partition has little waiting.
     pub ordinary: usize,
 }
 
@@ -179,6 +179,11 @@ impl Pool {
         };
         pool.put_range(0, units as u32);
         Some(pool)
+    }
+
+    /// The largest class there is.
+    pub fn largest(&self) -> usize {
+        self.levels.len() - 1
     }
 
     #[inline]

@@ -281,6 +281,25 @@ fn refusals_keep_nothing() {
     assert_eq!(accumulator.free(), 64 << 10);
 }
 
+/// Segments grow while many wait, so that the memory is full before the ring is, whatever the records' size.
+#[test]
+fn one_stuck_partition_can_use_the_memory() {
+    for size in [10, 100, 1000, 10_000, 100_000, 700_000] {
+        let config = AccumulatorConfig { slots: 64, ..AccumulatorConfig::default() };
+        let (accumulator, mut drain, partition) = new(config);
+        let bytes = vec![7; size];
+        let refused = loop {
+            if let Err(refused) = append(&accumulator, &partition, &bytes) {
+                break refused;
+            }
+        };
+        let free = accumulator.free();
+        assert!(free <= 8 << 20, "{size}: {refused:?}, but {} KiB are free", free >> 10);
+        drain_all(&mut drain, 0);
+        assert_eq!(accumulator.free(), 32 << 20);
+    }
+}
+
 #[test]
 fn may_open_false_changes_nothing() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());

@@ -12,8 +12,11 @@ use crate::driver::{self, Setup, SocketOptions};
 use crate::error::ConfigError;
 use crate::sender::{Sender, Shared};
 
-/// Segments per partition that may wait in its ring: enough for a batch of `max.request.size` out of growing segments.
-const SLOTS: usize = 32;
+/// Segments per partition that may wait in its ring: enough for one partition to fill the memory, which up to 128 MiB it
+/// can, and for a batch of `max.request.size` out of growing segments.
+fn slots(buffer_memory: usize) -> usize {
+    (buffer_memory >> 19).next_power_of_two().clamp(32, 256)
+}
 
 /// Configures a [`Producer`]. Typed setters and Kafka's own keys ([`set`](Self::set)) say the same things; what is
 /// wrong is told by [`build`](Self::build), with the key, the value and the rule.
@@ -96,7 +99,7 @@ impl ProducerBuilder {
             buffer_memory: config.buffer_memory,
             batch_size: config.batch_size as usize,
             max_request_size: config.max_request_size as usize,
-            slots: SLOTS,
+            slots: slots(config.buffer_memory),
         })
         .map_err(|why| ConfigError::new("buffer.memory", config.buffer_memory.to_string(), why.to_string()))?;
         let socket = |bytes: Option<usize>| bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
