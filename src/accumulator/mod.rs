@@ -176,7 +176,9 @@ impl Refused {
 }
 
 /// What [`Accumulator::clock`] says before the sender's first turn and while the sender sleeps.
-pub const CLOCK_STOPPED: i64 = i64::MIN;
+const CLOCK_STOPPED: i64 = i64::MIN;
+/// So many reads of the system's clock are paid before the sender is woken to spare the others.
+const CLOCK_READS: u32 = 64;
 
 /// What writers and the sender share.
 pub struct Accumulator {
@@ -190,6 +192,8 @@ pub struct Accumulator {
     asks: room::Asked,
     /// The coarse clock, Unix ms: the sender sets it each turn. [`CLOCK_STOPPED`] while the sender sleeps.
     pub clock: plain::AtomicI64,
+    /// How often the system's clock was read since that one was last stopped.
+    clock_reads: plain::AtomicU32,
     /// Segments are installed with listener entries.
     tagged: plain::AtomicBool,
     slots: usize,
@@ -232,6 +236,7 @@ impl Accumulator {
             room: WaitList::default(),
             asks: room::Asked::default(),
             clock: plain::AtomicI64::new(CLOCK_STOPPED),
+            clock_reads: plain::AtomicU32::new(0),
             tagged: plain::AtomicBool::new(false),
             slots,
             ordinary: shared.min(max_request_size.saturating_sub(BATCH_HEADER as usize)),
@@ -249,14 +254,29 @@ impl Accumulator {
         self.tagged.store(true, Relaxed);
     }
 
+    /// The sender sleeps: until its next turn nobody keeps the coarse clock going.
+    pub fn stop_clock(&self) {
+        self.clock_reads.store(0, Relaxed);
+        self.clock.store(CLOCK_STOPPED, Relaxed);
+    }
+
     /// What time a record without a timestamp gets, Unix ms: the coarse clock's, or the system's while nobody keeps
-    /// that one going (then the path is not hot).
+    /// that one going.
     #[inline]
     fn now(&self) -> i64 {
         match self.clock.load(Relaxed) {
-            CLOCK_STOPPED => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64),
+            CLOCK_STOPPED => self.read_clock(),
             now => now,
         }
+    }
+
+    /// The system's clock costs as much as half an append: who needs it often wakes the sender to keep the coarse one.
+    #[cold]
+    fn read_clock(&self) -> i64 {
+        if self.clock_reads.fetch_add(1, Relaxed) == CLOCK_READS {
+            self.doorbell.ring();
+        }
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
     }
 
     /// The memory that transmits refer to.

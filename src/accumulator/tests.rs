@@ -470,10 +470,31 @@ fn what_cannot_be_is_refused() {
 fn a_stopped_clock_is_not_believed() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
     append(&accumulator, &partition, b"").unwrap();
-    accumulator.clock.store(CLOCK_STOPPED, Relaxed);
+    accumulator.stop_clock();
     append(&accumulator, &partition, b"").unwrap();
     let times: Vec<_> = drain_all(&mut drain, 0).iter().flatten().map(|record| record.timestamp).collect();
     assert!(times[0] == 1_000 && times[1] > 1_700_000_000_000, "the sender's, then the system's: {times:?}");
+}
+
+/// The sender is woken when many records needed the system's clock, and not for a few.
+#[test]
+fn who_needs_the_clock_often_wakes_the_sender() {
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+    accumulator.stop_clock();
+    append(&accumulator, &partition, b"opens a batch").unwrap();
+    drain.visit_ready(&mut Vec::new());
+    let rung = |times: usize| {
+        assert!(accumulator.doorbell.try_park());
+        (0..times).for_each(|_| drop(append(&accumulator, &partition, b"").unwrap()));
+        let rung = accumulator.doorbell.is_rung();
+        accumulator.doorbell.awake();
+        rung
+    };
+    accumulator.doorbell.awake();
+    accumulator.stop_clock();
+    assert!(!rung(60));
+    assert!(rung(10));
+    assert!(!rung(50), "once");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::machine::Machine;
 use super::probe;
 use super::resolver::Resolver;
 use super::{Driver, Event, Setup, Waker};
-use crate::accumulator::{Accumulator, CLOCK_STOPPED};
+use crate::accumulator::Accumulator;
 use crate::completion::callback_thread;
 use crate::config::{Cores, DriverChoice, IdleStrategy};
 use crate::sender::transmit::{Action, Now};
@@ -53,7 +53,7 @@ impl Bell for Arc<Accumulator> {
     }
 
     fn clock_stops(&self) {
-        self.clock.store(CLOCK_STOPPED, Relaxed);
+        self.stop_clock();
     }
 }
 
@@ -111,6 +111,7 @@ fn run_to_end<M: Machine>(driver: Box<dyn Driver>, waker: Waker, mut machine: M,
             resolver: Resolver::new(waker),
             clock: Clock::new(),
             idle: Idle::new(idle, cores),
+            quiet: false,
         };
         turns.run()
         // The driver is dropped here, also by a panic: from now on the kernel reads nothing of the arena.
@@ -136,6 +137,8 @@ struct Turns<'a, M, B> {
     resolver: Resolver,
     clock: Clock,
     idle: Idle,
+    /// The last park ended with nothing but its timeout.
+    quiet: bool,
 }
 
 impl<M: Machine, B: Bell> Turns<'_, M, B> {
@@ -195,14 +198,21 @@ impl<M: Machine, B: Bell> Turns<'_, M, B> {
             // What the machine did since `before` may have taken long; a park is worth a second look at the clock.
             let timeout =
                 deadline.map(|deadline| deadline.saturating_sub(self.clock.now().monotonic).min(LONGEST_PARK));
-            if timeout.is_none_or(|timeout| timeout > TICK) {
-                self.bell.clock_stops();
+            match timeout {
+                Some(timeout) if timeout <= TICK => Some(timeout),
+                // Callers at work would read the system's clock for each record: one more tick for them.
+                _ if !self.quiet => Some(TICK),
+                _ => {
+                    self.bell.clock_stops();
+                    timeout
+                }
             }
-            timeout
         } else {
             Some(Duration::ZERO)
         };
-        Ok(self.pass(timeout)?.0)
+        let (now, events) = self.pass(timeout)?;
+        self.quiet = !events && !self.is_called();
+        Ok(now)
     }
 
     /// Polls without blocking until something happens, the machine is called or time is over. True: not the latter.
