@@ -133,7 +133,7 @@ fn handle_signals(run: &Arc<Run>) -> Result<(), Failure> {
         }
         let answered = run.acked.load(Ordering::Relaxed) + run.failed.load(Ordering::Relaxed);
         let unanswered = run.sent.load(Ordering::Relaxed).saturating_sub(answered);
-        say(&format!("ringmail: interrupted; {unanswered} records are possibly written"));
+        say(&format!("ringmail: interrupted; {unanswered} records have no line and are possibly written"));
         std::process::exit(Exit::Interrupted as i32);
     };
     ctrlc::set_handler(handler).map_err(|e| Failure::new(Exit::Usage, format!("cannot handle signals: {e}")))
