@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a real Kafka: the command `ringmail` as a new user meets it, a million lines read back by a client
-# that is not ours, what Kafka's own DumpLogSegments says of our batches, and tests/real_kafka.rs (kills, restarts).
+# that is not ours, what Kafka's own DumpLogSegments says of our batches, `ringmail verifiable-producer` beside Kafka's
+# own, and tests/real_kafka.rs (kills, restarts).
 #
 #   ci/real_kafka.sh [SCENARIO…]     all scenarios, or those named (see the list at the end)
 #
@@ -192,6 +193,52 @@ drivers() {
   expect "io_uring forbidden, and asked for" 0 "driver epoll" python3 "$root/ci/kafka/forbid_io_uring.py" "${demo[@]}" --driver io_uring
 }
 
+verifiable() {
+  local tool config=$work/impatient.properties
+  echo max.block.ms=700 >"$config"
+  topic shape-ours --partitions 1
+  topic shape-theirs --partitions 1
+  for tool in ours theirs; do
+    local run=("$kafka" tool VerifiableProducer --bootstrap-server "$B" --max-messages 5)
+    [ $tool = theirs ] || run=("$ringmail" verifiable-producer --bootstrap-server "$B" --max-messages 5)
+    {
+      "${run[@]}" --topic shape-$tool --value-prefix 3 --repeating-keys 2
+      "${run[@]}" --topic shape-$tool --acks 1 --throughput 1000
+      "${run[@]}" --topic shape-$tool --acks 0
+      "${run[@]}" --topic absent --command-config "$config"
+    } >"$work/$tool" 2>"$work/out" || { bad "$tool: exit $?"; cat "$work/out"; }
+  done
+  check "$root/ci/kafka/verifiable.py" same "$work/ours" "$work/theirs"
+  topic terminated --partitions 6
+  terminated_after 20000 terminated --throughput 20000 --repeating-keys 10
+  topic bounced --partitions 6
+  between=bounce terminated_after 200000 bounced --throughput -1 --value-prefix 2
+}
+
+# terminated_after LINES TOPIC OPTION…: SIGTERM after so many lines, and as many again after $between was done
+terminated_after() {
+  local lines=$1 name=$2 pid status=0
+  shift 2
+  "$ringmail" verifiable-producer --bootstrap-server "$B" --topic "$name" "$@" >"$work/said" 2>"$work/errors" &
+  pid=$!
+  helpers+=("$pid")
+  more_lines "$lines" && { [ -z "${between:-}" ] || { $between && more_lines "$lines"; }; } || bad "$name: no more lines after $(wc -l <"$work/said")"
+  kill -TERM "$pid"
+  wait "$pid" || status=$?
+  [ $status = 0 ] && ok "$name: SIGTERM: exit 0" || { bad "$name: exit $status"; cat "$work/errors"; }
+  check "$root/ci/kafka/verifiable.py" all-acked "$work/said" "$work/outcomes"
+  check reader "$name" outcomes "$work/outcomes"
+}
+
+more_lines() {
+  local i from
+  from=$(wc -l <"$work/said")
+  for ((i = 0; i < 600; i++)); do [ "$(wc -l <"$work/said")" -lt $((from + $1)) ] || return 0; sleep 0.1; done
+  return 1
+}
+
+bounce() { "$kafka" kill9 1 "$one" && "$kafka" restart 1 "$one"; }
+
 library() {
   timed "tests/real_kafka.rs" env RINGMAIL_PYTHON="$python" RINGMAIL_WORK="$work" cargo test --release -q --test real_kafka -- --ignored --test-threads=1 --nocapture
   grep -a -E "^(foreign reader|test |dump)" "$work/out" | cut -c1-200 | sed 's/^/        /' || true
@@ -200,7 +247,7 @@ library() {
 # ---- run -------------------------------------------------------------------------------------------------------------
 
 scenarios=("$@")
-[ ${#scenarios[@]} -gt 0 ] || scenarios=(mistakes typing million acks small_batches drivers library)
+[ ${#scenarios[@]} -gt 0 ] || scenarios=(mistakes typing million acks small_batches drivers verifiable library)
 "$kafka" jars
 python=$("$kafka" python)
 cargo build --release -q -p ringmail-cli

@@ -19,6 +19,7 @@ pub struct Args {
 pub enum Command {
     Demo(DemoArgs),
     Produce(ProduceArgs),
+    VerifiableProducer(VerifiableProducerArgs),
 }
 
 /// Produce a million records to an embedded broker, read them back and verify every one
@@ -117,6 +118,59 @@ pub struct ProduceArgs {
     /// File to read; - or nothing: standard input
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+/// Send 0, 1, 2… and say in JSON lines what became of each, as Kafka's own VerifiableProducer does
+///
+/// For Kafka's system tests, and for whoever wants to check by program that nothing is lost. Standard output has a JSON
+/// object per line: startup_complete, then producer_send_success or producer_send_error for every record, in the order
+/// of the answers, then shutdown_complete and tool_data. An error's "written" says whether the record may be in the log
+/// all the same: "no" or "possibly". Unlike Kafka's, this one retries and is idempotent unless the file says otherwise.
+///
+/// SIGTERM or Ctrl-C: nothing more is sent, what was accepted gets its line within delivery.timeout.ms. A second signal
+/// does not wait.
+#[derive(ClapArgs, Debug)]
+#[command(after_long_help = "\
+Exit codes:
+  0    ended by --max-messages or a signal, with a line for every record (failed ones included), or because standard
+       output was closed
+  1    standard output could not be written, or ringmail met a bug of its own
+  2    wrong options or configuration
+  130  a second signal: records without a line are possibly written")]
+pub struct VerifiableProducerArgs {
+    /// Brokers to ask first, separated by commas
+    #[arg(long = "bootstrap-server", alias = "broker-list", value_name = "HOST:PORT")]
+    pub brokers: String,
+    /// Topic to send to
+    #[arg(long)]
+    pub topic: String,
+    /// Records to send; -1: until a signal comes
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub max_messages: i64,
+    /// Records per second; -1: as fast as it goes
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub throughput: i64,
+    /// Who must have a record: -1 or all, 1 (the leader), 0 (nobody). With 0 or 1 retries may duplicate
+    #[arg(long, default_value = "-1", value_parser = ["-1", "all", "0", "1"], allow_negative_numbers = true)]
+    pub acks: String,
+    /// Values are N.0, N.1, N.2…
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub value_prefix: Option<i32>,
+    /// Keys are 0 to N-1, again and again [default: no keys]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeating_keys: Option<u32>,
+    /// The first record's timestamp in ms since 1970; each next one adds the ms since the start. -1: the clock's
+    #[arg(
+        long = "message-create-time",
+        value_name = "MS",
+        default_value_t = -1,
+        value_parser = clap::value_parser!(i64).range(-1..),
+        allow_negative_numbers = true
+    )]
+    pub create_time: i64,
+    /// A file of KEY=VALUE lines with producer settings, as Kafka's .properties; it overrides the options
+    #[arg(long = "command-config", alias = "producer.config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[cfg(test)]

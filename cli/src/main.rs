@@ -1,4 +1,5 @@
-//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker.
+//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker,
+//! `verifiable-producer` is for Kafka's system tests.
 
 mod args;
 mod decoder;
@@ -13,6 +14,7 @@ mod produce;
 mod progress;
 mod reader;
 mod settings;
+mod verifiable;
 mod verify;
 mod workload;
 
@@ -24,6 +26,7 @@ fn main() -> std::process::ExitCode {
     let ended = match args.command {
         args::Command::Demo(demo) => demo::run(&demo),
         args::Command::Produce(produce) => produce::run(&produce),
+        args::Command::VerifiableProducer(args) => verifiable::run(&args),
     };
     match ended {
         Ok(exit) => exit.into(),
