@@ -2,7 +2,7 @@
 //! Shows that a broker that is slow, or answers nothing, does not take the others' memory or time.
 //!
 //! Without arguments: an embedded cluster of three whose first broker never answers. Else: `slow_broker BROKER TOPIC
-//! PARTITIONS SECONDS [key=value…]`.
+//! PARTITIONS SECONDS [key=value…]`, where `skip=N` sends nothing to the first N partitions.
 #![allow(clippy::unwrap_used, reason = "an example shows the calls, not the handling of every error")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -31,8 +31,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         },
     );
+    let mut skipped = 0;
     for setting in arguments.iter().skip(4) {
         let (key, value) = setting.split_once('=').ok_or("settings are key=value")?;
+        if key == "skip" {
+            skipped = value.parse()?;
+            continue;
+        }
         builder = builder.set(key, value);
     }
     let producer = builder.build()?;
@@ -42,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stop = AtomicBool::new(false);
     let started = Instant::now();
     let rates = std::thread::scope(|scope| {
-        for partition in 0..partitions {
+        for partition in skipped..partitions {
             let (topic, stop) = (&topic, &stop);
             scope.spawn(move || {
                 let record = Record::value(&[7; 100]).with_partition(partition as i32);
