@@ -1,6 +1,7 @@
 //! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker.
 
 mod args;
+mod connect;
 mod decoder;
 mod demo;
 mod diagnose;
