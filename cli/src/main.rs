@@ -1,6 +1,9 @@
-//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker.
+//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker, `bench`
+//! measures it.
 
+mod allocations;
 mod args;
+mod bench;
 mod connect;
 mod decoder;
 mod demo;
@@ -23,6 +26,8 @@ fn main() -> std::process::ExitCode {
     let args = args::Args::parse();
     log::init(args.verbose);
     let ended = match args.command {
+        args::Command::Bench(bench) => bench::run(&bench),
+        args::Command::BenchBroker(broker) => bench::run_broker(&broker),
         args::Command::Demo(demo) => demo::run(&demo),
         args::Command::Produce(produce) => produce::run(&produce),
     };
