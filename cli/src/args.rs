@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Produce to Apache Kafka, fast, and know what became of every record.
 #[derive(Parser, Debug)]
@@ -124,8 +124,8 @@ pub struct ProduceArgs {
 
 /// Measure throughput, or latency at a fixed rate, and what they cost
 ///
-/// Sends records of pseudo-random bytes and hears of each through the delivery listener. Without --rate: as fast as
-/// they are taken; one record in 61 has its times taken, so that the clock costs little. With --rate: record i is due
+/// Sends records of pseudo-random bytes and hears of each as --handle says. Without --rate: as fast as they are taken;
+/// one record in 61 has its times taken, so that the clock costs little. With --rate: record i is due
 /// i/R seconds after the start, whatever became of those before it, and its ack time counts from then on, so that a
 /// stall shows in every record that was due meanwhile; each record has its times taken.
 ///
@@ -138,7 +138,8 @@ pub struct ProduceArgs {
 ///
 /// What is shown: MB/s are millions of bytes of values and keys. CPU is this process's, user and system, from the
 /// first send to the last answer. Memory is this process's peak. "send" is the time of the call, less what taking the
-/// time takes (the p50 of two readings in a row). "ack" ends when the listener is called. Allocations are those of the
+/// time takes (the p50 of two readings in a row). "ack" ends when
+/// somebody hears of the record. Allocations are those of the
 /// whole process during the run, progress not counted.
 #[derive(ClapArgs, Debug)]
 #[command(after_long_help = "\
@@ -182,6 +183,9 @@ pub struct BenchArgs {
     /// partitions in turn [default: the partitioner picks among all]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub partitions: Option<u16>,
+    /// How the caller hears of a record
+    #[arg(long, value_enum, default_value_t = Handle::Tag)]
+    pub handle: Handle,
     /// Records sent ahead of the clock, after one to each partition [default: see above]
     #[arg(long, value_name = "RECORDS")]
     pub warm_up: Option<u64>,
@@ -200,6 +204,18 @@ pub struct BenchArgs {
     /// Show no progress and no notes, only the result and errors
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// How whoever sends a record hears what became of it.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handle {
+    /// A listener gets the record's tag back (`send_tagged`)
+    Tag,
+    /// A Delivery each (`send`): a thread waits for those whose time is taken, the others are dropped, and nobody
+    /// hears whether they failed
+    Delivery,
+    /// A callback each (`send_with`)
+    Callback,
 }
 
 fn rate(text: &str) -> Result<f64, String> {

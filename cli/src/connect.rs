@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringmail::{DeliveryListener, Producer, SendError};
+use ringmail::{DeliveryListener, Producer, ProducerBuilder, SendError};
 
 use crate::diagnose::diagnose;
 use crate::exit::{Exit, Failure};
@@ -32,12 +32,18 @@ pub fn patience(settings: &mut Settings) -> Duration {
     patience
 }
 
-/// A producer with these settings.
+/// A producer with these settings, that tells `listener` of its records.
 pub fn build(settings: &Settings, listener: impl DeliveryListener) -> Result<Producer, Failure> {
-    let mut builder = Producer::builder().listener(listener);
-    for (key, value) in settings.iter() {
-        builder = builder.set(key, value);
-    }
+    start(builder(settings).listener(listener))
+}
+
+/// A builder that has these settings.
+pub fn builder(settings: &Settings) -> ProducerBuilder {
+    settings.iter().fold(Producer::builder(), |builder, (key, value)| builder.set(key, value))
+}
+
+/// Builds the producer; what cannot be is the user's mistake.
+pub fn start(builder: ProducerBuilder) -> Result<Producer, Failure> {
     builder.build().map_err(|e| Failure::new(Exit::Usage, e))
 }
 

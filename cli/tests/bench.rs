@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use ringmail::ErrorCode;
@@ -39,6 +40,12 @@ fn broker(hook: impl FnMut(&ProduceContext<'_>) -> Fault + Send + 'static) -> Br
     let broker = Broker::start(BrokerOptions::default().on_produce(hook)).unwrap();
     assert!(broker.create_topic("t", 3));
     broker
+}
+
+/// Presses Ctrl-C once.
+fn interrupted(child: Child) -> Output {
+    assert!(Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap().success());
+    child.wait_with_output().unwrap()
 }
 
 /// Waits for something that another process does.
@@ -170,14 +177,80 @@ fn a_warm_up_that_fails_is_the_result() {
     assert!(code(&output) == 1 && stderr(&output).contains("max.request.size"), "{output:?}");
 }
 
+/// At a rate every record's answer is heard, however the caller hears.
+#[test]
+fn every_way_to_hear_counts_what_failed() {
+    for handle in ["tag", "delivery", "callback"] {
+        for rate in [None, Some("20000")] {
+            let mut seen = 0;
+            let broker = broker(move |batch| {
+                seen += batch.count;
+                if seen <= 1100 { Fault::None } else { Fault::Error(ErrorCode::INVALID_RECORD) }
+            });
+            let servers = broker.bootstrap();
+            let args = ["-b", &servers, "-t", "t", "--json", "--handle", handle, "--warm-up", "100", "-n", "5000"];
+            let output = bench(&[&args[..], &rate.map_or(vec![], |rate| vec!["--rate", rate])].concat());
+            let (figures, said) = (json(&output), stderr(&output));
+            assert!(code(&output) == 1 && said.contains("INVALID_RECORD"), "{handle} {rate:?}: {output:?}");
+            let (records, errors) = (figures["records"].as_u64().unwrap(), figures["errors"].as_u64().unwrap());
+            assert_eq!(records + errors, 5000, "{handle} {rate:?}");
+            let stored: u64 = (0..3).map(|partition| broker.log("t", partition).len() as u64).sum();
+            if handle == "delivery" && rate.is_none() {
+                assert!(records >= stored - 103 && errors > 0, "{figures}");
+            } else {
+                assert_eq!(records, stored - 103, "{handle} {rate:?}");
+            }
+            assert!(figures["ack_us"]["p50"].as_f64().unwrap() > 0.0, "{handle} {rate:?}: {figures}");
+        }
+    }
+}
+
+/// With a broker that stops to answer, the first Ctrl-C waits a little and tells what nobody knows.
+#[test]
+fn ctrl_c_does_not_wait_for_ever() {
+    let interrupt = |handle: &str| {
+        let mut seen = 0;
+        let broker = broker(move |batch| {
+            seen += batch.count;
+            if seen <= 200 { Fault::None } else { Fault::HangBefore }
+        });
+        let args = ["--rate", "500", "-n", "1000000", "--warm-up", "10", "--json", "--handle", handle];
+        let child = start(&[&["-b", &broker.bootstrap(), "-t", "t"], &args[..]].concat());
+        wait_for("the run does not begin", || broker.stats().records > 100);
+        std::thread::sleep(Duration::from_millis(500));
+        let output = interrupted(child);
+        let figures = json(&output);
+        assert!(code(&output) == 130 && figures["errors"].as_u64().unwrap() > 0, "{output:?}");
+        let stored: u64 = (0..3).map(|partition| broker.log("t", partition).len() as u64).sum();
+        assert_eq!(figures["records"].as_u64(), Some(stored - 13));
+        assert!(stderr(&output).contains("never got an answer"), "{output:?}");
+    };
+    std::thread::scope(|scope| {
+        ["tag", "delivery", "callback"].map(|handle| scope.spawn(move || interrupt(handle))).len()
+    });
+}
+
+#[test]
+fn ctrl_c_in_the_warm_up_ends_the_command() {
+    let (came, comes) = channel();
+    let broker = broker(move |_| {
+        let _ = came.send(());
+        Fault::HangBefore
+    });
+    let child = start(&["-b", &broker.bootstrap(), "-t", "t", "--json"]);
+    comes.recv_timeout(Duration::from_secs(30)).unwrap();
+    let output = interrupted(child);
+    assert!(code(&output) == 130 && output.stdout.is_empty(), "{output:?}");
+    assert!(stderr(&output).contains("nothing was measured"), "{output:?}");
+}
+
 #[test]
 fn ctrl_c_shows_what_was_measured() {
     let broker = broker(|_| Fault::None);
     let child = start(&["-b", &broker.bootstrap(), "-t", "t", "--rate", "500", "-n", "1000000", "--json"]);
     // One to each partition, a second's worth of warm-up, and some that count.
     wait_for("the run does not begin", || broker.stats().records > 3 + 500 + 50);
-    assert!(Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
+    let output = interrupted(child);
     let figures = json(&output);
     assert_eq!((code(&output), figures["errors"].as_u64()), (130, Some(0)), "{output:?}");
     let stored: u64 = (0..3).map(|partition| broker.log("t", partition).len() as u64).sum();

@@ -1,11 +1,11 @@
-//! What is known of the records so far: written by the threads that send and by the listener.
+//! What is known of the records so far: written by the threads that send and by those that hear.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use ringmail::{DeliveryError, DeliveryListener, RecordMetadata, SendError};
+use ringmail::{DeliveryError, SendError};
 
 use super::report::histogram;
 use crate::failures::Failures;
@@ -14,12 +14,14 @@ use crate::progress::Shown;
 /// The tag of a record whose time is not taken.
 pub const UNTIMED: u64 = 0;
 
-/// The state that all threads share.
+/// The state that all threads share. One for the whole process, so that a callback may hold it at no cost.
 pub struct Account {
     /// Times are counted from here.
     epoch: Instant,
     /// No more is to be sent.
     pub stop: AtomicBool,
+    /// Answers are waited for no longer.
+    abandoned: AtomicBool,
     /// Because somebody pressed Ctrl-C.
     interrupted: AtomicBool,
     /// Delivered before what is measured began.
@@ -34,10 +36,11 @@ pub struct Account {
 }
 
 impl Account {
-    pub fn new() -> Self {
-        Self {
+    pub fn new() -> &'static Self {
+        Box::leak(Box::new(Self {
             epoch: Instant::now(),
             stop: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             warm_up: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -45,7 +48,7 @@ impl Account {
             failed: AtomicU64::new(0),
             acks: Mutex::new(histogram()),
             failures: Mutex::default(),
-        }
+        }))
     }
 
     /// The tag of a record whose ack time counts from `began`: nothing has to be looked up when the answer comes.
@@ -65,6 +68,15 @@ impl Account {
 
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// No answer is waited for any longer.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub fn abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// Ends the run for the user. False when it had been interrupted before.
@@ -93,6 +105,12 @@ impl Account {
         self.failures().note_record(&format!("{:?}", std::mem::discriminant(error)), || error.to_string());
     }
 
+    /// Nothing can be sent any more, for a reason that is no record's.
+    pub fn give_up(&self, why: String) {
+        self.failures().note_record("given up", || why);
+        self.stop();
+    }
+
     /// Records delivered since `begin`.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed) - self.warm_up.load(Ordering::Relaxed)
@@ -104,6 +122,54 @@ impl Account {
         self.accepted.load(Ordering::Relaxed).saturating_sub(answered)
     }
 
+    /// Hears of a record. To be called by one thread at a time, as the producer's callback thread does: that saves an
+    /// atomic addition per record.
+    #[inline]
+    pub fn hear(&self, tag: u64, result: Result<(), &DeliveryError>) {
+        match result {
+            Ok(()) => {
+                self.delivered.store(self.delivered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                self.time(tag);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// As `hear`, from any thread.
+    pub fn hear_from_any(&self, tag: u64, result: Result<(), &DeliveryError>) {
+        match result {
+            Ok(()) => {
+                self.suppose(1);
+                self.time(tag);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// So many more are taken for delivered: nobody listens for them.
+    pub fn suppose(&self, records: u64) {
+        self.delivered.fetch_add(records, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn time(&self, tag: u64) {
+        if tag != UNTIMED {
+            self.acks().saturating_record(self.since(tag));
+        }
+    }
+
+    #[cold]
+    fn fail(&self, error: &DeliveryError) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.fail_unsent(error);
+    }
+
+    /// As a failed record, but of one that is not among those accepted.
+    pub fn fail_unsent(&self, error: &DeliveryError) {
+        let kind = format!("{:?} {:?}", error.kind(), error.written());
+        self.failures().note_record(&kind, || error.to_string());
+    }
+
     pub fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,7 +179,7 @@ impl Account {
     }
 }
 
-impl Shown for Account {
+impl Shown for &'static Account {
     fn position(&self) -> u64 {
         self.delivered()
     }
@@ -122,39 +188,6 @@ impl Shown for Account {
         match self.failures().count() {
             0 => String::new(),
             failed => format!("{failed} failed"),
-        }
-    }
-}
-
-/// Hears of every record.
-pub struct Listener {
-    account: Arc<Account>,
-    /// As in the account; the listener alone adds to it, so that no atomic addition is needed.
-    delivered: u64,
-}
-
-impl Listener {
-    pub fn new(account: Arc<Account>) -> Self {
-        Self { account, delivered: 0 }
-    }
-}
-
-impl DeliveryListener for Listener {
-    #[inline]
-    fn on_delivery(&mut self, tag: u64, result: Result<&RecordMetadata, &DeliveryError>) {
-        match result {
-            Ok(_) => {
-                self.delivered += 1;
-                self.account.delivered.store(self.delivered, Ordering::Relaxed);
-                if tag != UNTIMED {
-                    self.account.acks().saturating_record(self.account.since(tag));
-                }
-            }
-            Err(error) => {
-                self.account.failed.fetch_add(1, Ordering::Relaxed);
-                let kind = format!("{:?} {:?}", error.kind(), error.written());
-                self.account.failures().note_record(&kind, || error.to_string());
-            }
         }
     }
 }

@@ -18,15 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ringmail::Producer;
+use ringmail::{DeliveryError, Producer, RecordMetadata};
 
-use crate::args::BenchArgs;
-use crate::connect::{build, patience, warm_up};
+use crate::args::{BenchArgs, Handle};
+use crate::connect::{builder, patience, start, warm_up};
 use crate::exit::{Exit, Failure};
 use crate::log::{print, say};
 use crate::progress::{Progress, Unit};
 use crate::settings::Settings;
-use account::{Account, Listener};
+use account::Account;
 use broker::BrokerProcess;
 use load::Load;
 use report::{Figures, grouped};
@@ -44,9 +44,9 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     let servers = settings.value("bootstrap.servers").unwrap_or_default().to_string();
     let memory = settings.value("buffer.memory").and_then(|bytes| bytes.parse().ok()).unwrap_or(32 << 20);
     let patience = patience(&mut settings);
-    let account = Arc::new(Account::new());
-    let ready = handle_signals(&account)?;
-    let producer = build(&settings, Listener::new(account.clone()))?;
+    let account = Account::new();
+    let ready = handle_signals(account)?;
+    let producer = producer(args, &settings, account)?;
     let topic = producer.topic(&args.topic).map_err(|e| Failure::new(Exit::NotReady, e))?;
     warm_up(&producer, &args.topic, &servers, patience)?;
     ready.store(true, Ordering::Relaxed);
@@ -56,8 +56,15 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
         load.partitions = args.partitions.map(|count| some_partitions(&producer, args, count)).transpose()?;
     }
     let threads = u64::from(args.threads).min(args.records) as u16;
-    let sending =
-        Sending { producer: &producer, topic: &topic, load: &load, account: &account, threads, rate: args.rate };
+    let sending = Sending {
+        producer: &producer,
+        topic: &topic,
+        load: &load,
+        account,
+        handle: args.handle,
+        threads,
+        rate: args.rate,
+    };
     let timer_ns = usage::timer_ns();
     if args.json && !args.quiet {
         say(&format!("ringmail: reading the clock takes {timer_ns} ns (p50), which send_ns leaves out"));
@@ -70,13 +77,14 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     let warm_up_failed = account.failures().count() > 0;
     if account.interrupted() {
         say("ringmail: interrupted in the warm-up: nothing was measured");
+        let _ = producer.close(Duration::ZERO);
         return Ok(Exit::Interrupted);
     }
     account.begin();
     let records = if warm_up_failed { 0 } else { args.records };
     let progress = match args.json || args.quiet {
         true => Progress::hidden(),
-        false => Progress::start(Unit::Records, Some(records), account.clone()),
+        false => Progress::start(Unit::Records, Some(records), Arc::new(account)),
     };
     let run = sending.run(records);
     drop(progress);
@@ -94,7 +102,7 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
         timer_ns,
         driver: producer.driver_name(),
     };
-    explain(&account, unanswered, warm_up_failed);
+    explain(account, unanswered, warm_up_failed);
     match args.json {
         true => print(&figures.json()),
         false => {
@@ -141,6 +149,17 @@ fn embedded_broker(args: &BenchArgs, settings: &mut Settings) -> Result<Option<B
     Ok(Some(broker))
 }
 
+/// The listener is there only if it is to be told: without one, records carry no tags.
+fn producer(args: &BenchArgs, settings: &Settings, account: &'static Account) -> Result<Producer, Failure> {
+    let builder = builder(settings);
+    start(match args.handle {
+        Handle::Delivery | Handle::Callback => builder,
+        Handle::Tag => builder.listener(|tag: u64, result: Result<&RecordMetadata, &DeliveryError>| {
+            account.hear(tag, result.map(drop));
+        }),
+    })
+}
+
 /// The first `count` partitions, if there are so many.
 fn some_partitions(producer: &Producer, args: &BenchArgs, count: u16) -> Result<u32, Failure> {
     let known = producer.partitions_for(&args.topic).map_err(|e| Failure::new(Exit::NotReady, e))?.len();
@@ -181,9 +200,14 @@ fn heading(args: &BenchArgs, threads: u16, warm_up_records: u64, driver: &str) -
         Some(rate) => format!("{} per second", grouped(rate, usize::from(rate.fract() != 0.0))),
         None => "as fast as they are taken".to_string(),
     };
+    let told = match args.handle {
+        Handle::Tag => "a listener with tags",
+        Handle::Delivery => "a Delivery each",
+        Handle::Callback => "a callback each",
+    };
     let plural = if threads == 1 { "" } else { "s" };
     format!(
-        "values of {} bytes{key}, {rate}; {threads} thread{plural}, driver {driver}; after a warm-up of {} records",
+        "values of {} bytes{key}, {rate}; {threads} thread{plural}, {told}, driver {driver}; after a warm-up of {} records",
         args.size,
         grouped(warm_up_records as f64, 0)
     )
@@ -191,9 +215,9 @@ fn heading(args: &BenchArgs, threads: u16, warm_up_records: u64, driver: &str) -
 
 /// The first Ctrl-C ends the run, the next one the process. So does one that comes before there is anything to end:
 /// until the flag is set that is returned.
-fn handle_signals(account: &Arc<Account>) -> Result<Arc<AtomicBool>, Failure> {
+fn handle_signals(account: &'static Account) -> Result<Arc<AtomicBool>, Failure> {
     let ready = Arc::new(AtomicBool::new(false));
-    let (account, is_ready) = (account.clone(), ready.clone());
+    let is_ready = ready.clone();
     let handler = move || {
         if !is_ready.load(Ordering::Relaxed) || !account.interrupt() {
             std::process::exit(Exit::Interrupted as i32);
