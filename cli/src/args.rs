@@ -149,7 +149,7 @@ Examples:
 
 --json prints one object: records (delivered), errors (not delivered), seconds, records_per_s, mb_per_s, cpu_s,
 cpu_s_per_million, max_rss_kib, send_ns {p50, p99, p999, max}, ack_us {p50, p99, p999, max}, allocations_per_record,
-driver. The p50 of the timer is on standard error.
+driver. What the clock takes, and with --rate how late records were sent, is on standard error.
 
 Exit codes:
   0    every record was delivered

@@ -106,6 +106,7 @@ fn json_has_exactly_its_keys_in_order() {
         let rate = figures["records"].as_f64().unwrap() / figures["seconds"].as_f64().unwrap();
         assert!((figures["records_per_s"].as_f64().unwrap() / rate - 1.0).abs() < 0.01, "{text}");
         assert!((figures["mb_per_s"].as_f64().unwrap() / (rate * 1e-4) - 1.0).abs() < 0.01, "{text}");
+        assert_eq!(said.contains("after they were due"), more.contains(&"--rate"), "{said}");
         assert!(said.contains("reading the clock takes") && said.contains("embedded broker"), "{said}");
     }
 }

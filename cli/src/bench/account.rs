@@ -14,6 +14,20 @@ use crate::progress::Shown;
 /// The tag of a record whose time is not taken.
 pub const UNTIMED: u64 = 0;
 
+/// On cache lines of its own: written for every answer, beside what is read for every record.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// How many records there were of each kind, at one moment.
+pub struct Totals {
+    /// Delivered since `begin`.
+    pub delivered: u64,
+    /// Not delivered, or nobody knows.
+    pub errors: u64,
+    /// Of these: those of which nobody has said anything.
+    pub unanswered: u64,
+}
+
 /// The state that all threads share. One for the whole process, so that a callback may hold it at no cost.
 pub struct Account {
     /// Times are counted from here.
@@ -28,7 +42,7 @@ pub struct Account {
     warm_up: AtomicU64,
     /// Records that the producer took.
     accepted: AtomicU64,
-    delivered: AtomicU64,
+    delivered: Apart<AtomicU64>,
     /// Accepted records that failed later.
     failed: AtomicU64,
     acks: Mutex<Histogram<u64>>,
@@ -44,7 +58,7 @@ impl Account {
             interrupted: AtomicBool::new(false),
             warm_up: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
+            delivered: Apart(AtomicU64::new(0)),
             failed: AtomicU64::new(0),
             acks: Mutex::new(histogram()),
             failures: Mutex::default(),
@@ -91,7 +105,7 @@ impl Account {
 
     /// What was delivered so far was the warm-up.
     pub fn begin(&self) {
-        self.warm_up.store(self.delivered.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.warm_up.store(self.delivered.0.load(Ordering::Relaxed), Ordering::Relaxed);
         self.acks().reset();
     }
 
@@ -111,15 +125,18 @@ impl Account {
         self.stop();
     }
 
-    /// Records delivered since `begin`.
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed) - self.warm_up.load(Ordering::Relaxed)
-    }
-
-    /// Accepted records that nobody has said anything of. Exact once all threads have ended.
-    pub fn unanswered(&self) -> u64 {
-        let answered = self.delivered.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed);
-        self.accepted.load(Ordering::Relaxed).saturating_sub(answered)
+    /// Exact once all threads that send have ended, also while answers come.
+    pub fn totals(&self) -> Totals {
+        // A failure is counted under this lock.
+        let failures = self.failures();
+        let delivered = self.delivered.0.load(Ordering::Relaxed);
+        let answered = delivered + self.failed.load(Ordering::Relaxed);
+        let unanswered = self.accepted.load(Ordering::Relaxed).saturating_sub(answered);
+        Totals {
+            delivered: delivered - self.warm_up.load(Ordering::Relaxed),
+            errors: failures.count() + unanswered,
+            unanswered,
+        }
     }
 
     /// Hears of a record. To be called by one thread at a time, as the producer's callback thread does: that saves an
@@ -128,7 +145,7 @@ impl Account {
     pub fn hear(&self, tag: u64, result: Result<(), &DeliveryError>) {
         match result {
             Ok(()) => {
-                self.delivered.store(self.delivered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                self.delivered.0.store(self.delivered.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 self.time(tag);
             }
             Err(error) => self.fail(error),
@@ -148,7 +165,7 @@ impl Account {
 
     /// So many more are taken for delivered: nobody listens for them.
     pub fn suppose(&self, records: u64) {
-        self.delivered.fetch_add(records, Ordering::Relaxed);
+        self.delivered.0.fetch_add(records, Ordering::Relaxed);
     }
 
     #[inline]
@@ -160,14 +177,14 @@ impl Account {
 
     #[cold]
     fn fail(&self, error: &DeliveryError) {
+        let mut failures = self.failures();
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.fail_unsent(error);
+        note(&mut failures, error);
     }
 
-    /// As a failed record, but of one that is not among those accepted.
-    pub fn fail_unsent(&self, error: &DeliveryError) {
-        let kind = format!("{:?} {:?}", error.kind(), error.written());
-        self.failures().note_record(&kind, || error.to_string());
+    /// Of a record that is not among those accepted.
+    pub fn fail_uncounted(&self, error: &DeliveryError) {
+        note(&mut self.failures(), error);
     }
 
     pub fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -179,9 +196,13 @@ impl Account {
     }
 }
 
+fn note(failures: &mut Failures, error: &DeliveryError) {
+    failures.note_record(&format!("{:?} {:?}", error.kind(), error.written()), || error.to_string());
+}
+
 impl Shown for &'static Account {
     fn position(&self) -> u64 {
-        self.delivered()
+        self.delivered.0.load(Ordering::Relaxed) - self.warm_up.load(Ordering::Relaxed)
     }
 
     fn words(&self) -> String {

@@ -21,12 +21,12 @@ use std::time::Duration;
 use ringmail::{DeliveryError, Producer, RecordMetadata};
 
 use crate::args::{BenchArgs, Handle};
-use crate::connect::{builder, patience, start, warm_up};
+use crate::connect::{self, patience};
 use crate::exit::{Exit, Failure};
 use crate::log::{print, say};
 use crate::progress::{Progress, Unit};
 use crate::settings::Settings;
-use account::Account;
+use account::{Account, Totals};
 use broker::BrokerProcess;
 use load::Load;
 use report::{Figures, grouped};
@@ -48,7 +48,7 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     let ready = handle_signals(account)?;
     let producer = producer(args, &settings, account)?;
     let topic = producer.topic(&args.topic).map_err(|e| Failure::new(Exit::NotReady, e))?;
-    warm_up(&producer, &args.topic, &servers, patience)?;
+    connect::warm_up(&producer, &args.topic, &servers, patience)?;
     ready.store(true, Ordering::Relaxed);
 
     let mut load = Load::new(args.size as usize, args.key_size.map(|size| size as usize));
@@ -65,57 +65,61 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
         threads,
         rate: args.rate,
     };
-    let timer_ns = usage::timer_ns();
-    if args.json && !args.quiet {
-        say(&format!("ringmail: reading the clock takes {timer_ns} ns (p50), which send_ns leaves out"));
-    }
-    let warm_up_records = args.warm_up.unwrap_or_else(|| default_warm_up(args, memory, load.record_bytes()));
+    let warm_up = args.warm_up.unwrap_or_else(|| default_warm_up(args, memory, load.record_bytes()));
     sending.touch().map_err(|e| Failure::new(Exit::NotReady, e))?;
-    if warm_up_records > 0 && !account.stopped() && account.failures().count() == 0 {
-        sending.run(warm_up_records);
+    if warm_up > 0 && !account.stopped() && account.failures().count() == 0 {
+        sending.run(warm_up);
     }
-    let warm_up_failed = account.failures().count() > 0;
     if account.interrupted() {
         say("ringmail: interrupted in the warm-up: nothing was measured");
         let _ = producer.close(Duration::ZERO);
         return Ok(Exit::Interrupted);
     }
     account.begin();
-    let records = if warm_up_failed { 0 } else { args.records };
-    let progress = match args.json || args.quiet {
-        true => Progress::hidden(),
-        false => Progress::start(Unit::Records, Some(records), Arc::new(account)),
-    };
-    let run = sending.run(records);
-    drop(progress);
-
-    let unanswered = account.unanswered();
-    let figures = Figures {
-        records: account.delivered(),
-        errors: account.failures().count() + unanswered,
-        record_bytes: load.record_bytes(),
-        used: run.used,
-        max_rss_kib: usage::max_rss_kib(),
-        send: run.send,
-        ack: account.acks().clone(),
-        late: args.rate.is_some().then_some(run.late),
-        timer_ns,
-        driver: producer.driver_name(),
-    };
-    explain(account, unanswered, warm_up_failed);
-    match args.json {
-        true => print(&figures.json()),
-        false => {
-            print(&heading(args, threads, warm_up_records, figures.driver));
-            print(figures.table().trim_end());
-        }
+    let figures = measure(args, &sending, warm_up);
+    if !args.json {
+        print(&heading(args, threads, figures.driver));
     }
+    print(if args.json { figures.json() } else { figures.table() }.trim_end());
     let _ = producer.close(if account.interrupted() { Duration::ZERO } else { Duration::from_secs(5) });
     Ok(match figures.errors {
         _ if account.interrupted() => Exit::Interrupted,
         0 => Exit::Success,
         _ => Exit::RecordsFailed,
     })
+}
+
+/// The run that counts. When the warm-up failed, that is the result.
+fn measure(args: &BenchArgs, sending: &Sending<'_>, warm_up: u64) -> Figures {
+    let account = sending.account;
+    let warm_up_failed = account.failures().count() > 0;
+    let records = if warm_up_failed { 0 } else { args.records };
+    let timer_ns = usage::timer_ns();
+    let progress = match args.json || args.quiet {
+        true => Progress::hidden(),
+        false => Progress::start(Unit::Records, Some(records), Arc::new(account)),
+    };
+    let run = sending.run(records);
+    drop(progress);
+    let totals = account.totals();
+    let figures = Figures {
+        records: totals.delivered,
+        errors: totals.errors,
+        record_bytes: sending.load.record_bytes(),
+        used: run.used,
+        max_rss_kib: usage::max_rss_kib(),
+        send: run.send,
+        ack: account.acks().clone(),
+        late: args.rate.is_some().then_some(run.late),
+        timer_ns,
+        warm_up,
+        driver: sending.producer.driver_name(),
+    };
+    explain(account, &totals, warm_up_failed);
+    if args.json && !args.quiet {
+        say(&format!("ringmail: {}", figures.beside_json()));
+    }
+    figures
 }
 
 /// -F, then -X, then -b and --driver: the later one counts.
@@ -151,8 +155,8 @@ fn embedded_broker(args: &BenchArgs, settings: &mut Settings) -> Result<Option<B
 
 /// The listener is there only if it is to be told: without one, records carry no tags.
 fn producer(args: &BenchArgs, settings: &Settings, account: &'static Account) -> Result<Producer, Failure> {
-    let builder = builder(settings);
-    start(match args.handle {
+    let builder = connect::builder(settings);
+    connect::start(match args.handle {
         Handle::Delivery | Handle::Callback => builder,
         Handle::Tag => builder.listener(|tag: u64, result: Result<&RecordMetadata, &DeliveryError>| {
             account.hear(tag, result.map(drop));
@@ -181,7 +185,7 @@ fn default_warm_up(args: &BenchArgs, buffer_memory: u64, record_bytes: u64) -> u
     enough.clamp(1, args.records)
 }
 
-fn explain(account: &Account, unanswered: u64, warm_up_failed: bool) {
+fn explain(account: &Account, totals: &Totals, warm_up_failed: bool) {
     let failures = account.failures().report();
     if !failures.is_empty() {
         say(failures.trim_end());
@@ -189,12 +193,12 @@ fn explain(account: &Account, unanswered: u64, warm_up_failed: bool) {
     if warm_up_failed {
         say("that was the warm-up; nothing was measured");
     }
-    if unanswered > 0 {
-        say(&format!("{unanswered} records are possibly written: they never got an answer"));
+    if totals.unanswered > 0 {
+        say(&format!("{} records are possibly written: they never got an answer", totals.unanswered));
     }
 }
 
-fn heading(args: &BenchArgs, threads: u16, warm_up_records: u64, driver: &str) -> String {
+fn heading(args: &BenchArgs, threads: u16, driver: &str) -> String {
     let key = args.key_size.map(|size| format!(", keys of {size} bytes")).unwrap_or_default();
     let rate = match args.rate {
         Some(rate) => format!("{} per second", grouped(rate, usize::from(rate.fract() != 0.0))),
@@ -206,11 +210,7 @@ fn heading(args: &BenchArgs, threads: u16, warm_up_records: u64, driver: &str) -
         Handle::Callback => "a callback each",
     };
     let plural = if threads == 1 { "" } else { "s" };
-    format!(
-        "values of {} bytes{key}, {rate}; {threads} thread{plural}, {told}, driver {driver}; after a warm-up of {} records",
-        args.size,
-        grouped(warm_up_records as f64, 0)
-    )
+    format!("values of {} bytes{key}, {rate}; {threads} thread{plural}, {told}, driver {driver}", args.size)
 }
 
 /// The first Ctrl-C ends the run, the next one the process. So does one that comes before there is anything to end:

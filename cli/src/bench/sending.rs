@@ -62,7 +62,7 @@ impl Sending<'_> {
         }
         self.flush();
         for error in deliveries.iter().filter_map(|delivery| delivery.try_result()?.err()) {
-            self.account.fail_unsent(&error);
+            self.account.fail_uncounted(&error);
         }
         Ok(())
     }
