@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Produce to Apache Kafka, fast, and know what became of every record.
 #[derive(Parser, Debug)]
@@ -17,6 +17,9 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    Bench(BenchArgs),
+    #[command(hide = true)]
+    BenchBroker(BenchBrokerArgs),
     Demo(DemoArgs),
     Produce(ProduceArgs),
     VerifiableProducer(VerifiableProducerArgs),
@@ -171,6 +174,117 @@ pub struct VerifiableProducerArgs {
     /// A file of KEY=VALUE lines with producer settings, as Kafka's .properties; it overrides the options
     #[arg(long = "command-config", alias = "producer.config", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Measure throughput, or latency at a fixed rate, and what they cost
+///
+/// Sends records of pseudo-random bytes and hears of each as --handle says. Without --rate: as fast as they are taken;
+/// one record in 61 has its times taken, so that the clock costs little. With --rate: record i is due
+/// i/R seconds after the start, whatever became of those before it, and its ack time counts from then on, so that a
+/// stall shows in every record that was due meanwhile; each record has its times taken.
+///
+/// A warm-up comes first: a record to each partition, then as many as take twice buffer.memory (with --rate: those of
+/// a second), at most as many as are measured.
+///
+/// Until a record is due its thread sleeps, and spins for the last 20 µs, but for 2 % of the time at most. When records
+/// of a thread are due more often than every 100 µs, it sleeps that long and sends what has become due. How late
+/// records were sent is shown; it is part of the ack time.
+///
+/// What is shown: MB/s are millions of bytes of values and keys. CPU is this process's, user and system, from the
+/// first send to the last answer. Memory is this process's peak. "send" is the time of the call, less what taking the
+/// time takes (the p50 of two readings in a row). "ack" ends when
+/// somebody hears of the record. Allocations are those of the
+/// whole process during the run, progress not counted.
+#[derive(ClapArgs, Debug)]
+#[command(after_long_help = "\
+Examples:
+  ringmail bench --records 10000000
+  ringmail bench -b localhost:9092 -t load --records 100000 --rate 2000 --size 1000 -X linger.ms=0 --json
+
+--json prints one object: records (delivered), errors (not delivered), seconds, records_per_s, mb_per_s, cpu_s,
+cpu_s_per_million, max_rss_kib, send_ns {p50, p99, p999, max}, ack_us {p50, p99, p999, max}, allocations_per_record,
+driver. What the clock takes, and with --rate how late records were sent, is on standard error.
+
+Exit codes:
+  0    every record was delivered
+  1    at least one record failed, or nobody knows; standard error says why
+  2    wrong options or configuration
+  3    no broker answered, or the topic cannot be used; nothing was sent
+  130  interrupted (Ctrl-C, SIGTERM); shows what was measured so far. A second Ctrl-C does not wait")]
+pub struct BenchArgs {
+    /// Brokers to ask first, separated by commas [default: an embedded broker in a process of its own]
+    #[arg(short = 'b', long = "bootstrap-server", value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// Topic to send to
+    #[arg(short, long, default_value = "bench")]
+    pub topic: String,
+    /// Records to measure, over all threads
+    #[arg(long, short = 'n', default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub records: u64,
+    /// Bytes of a record's value
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
+    pub size: u32,
+    /// Bytes of a record's key, one of 1024 [default: no key]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub key_size: Option<u32>,
+    /// Records per second, over all threads [default: as fast as it goes]
+    #[arg(long, value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Threads that send; each has its share of the records and of the rate
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+    /// Without -b: partitions of the embedded broker's topic [default: 1]. With -b: send to the first so many
+    /// partitions in turn [default: the partitioner picks among all]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub partitions: Option<u16>,
+    /// How the caller hears of a record
+    #[arg(long, value_enum, default_value_t = Handle::Tag)]
+    pub handle: Handle,
+    /// Records sent ahead of the clock, after one to each partition [default: see above]
+    #[arg(long, value_name = "RECORDS")]
+    pub warm_up: Option<u64>,
+    /// How bytes reach the kernel: auto, io_uring or epoll
+    #[arg(long, value_parser = ["auto", "io_uring", "epoll"])]
+    pub driver: Option<String>,
+    /// A producer setting with Kafka's name, e.g. -X acks=1; may be repeated
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// A file of KEY=VALUE lines, as Kafka's .properties; -X, -b and --driver override it
+    #[arg(short = 'F', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object instead of a table, and show no progress
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no notes, only the result and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How whoever sends a record hears what became of it.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handle {
+    /// A listener gets the record's tag back (`send_tagged`)
+    Tag,
+    /// A Delivery each (`send`): a thread waits for those whose time is taken, the others are dropped, and nobody
+    /// hears whether they failed
+    Delivery,
+    /// A callback each (`send_with`)
+    Callback,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
+        _ => Err("records per second are a number from 0.001 to 1000000000".to_string()),
+    }
+}
+
+/// The embedded broker of `bench`: prints where it listens, and ends with its standard input
+#[derive(ClapArgs, Debug)]
+pub struct BenchBrokerArgs {
+    /// Partitions of every topic
+    #[arg(long, default_value_t = 1)]
+    pub partitions: u16,
 }
 
 #[cfg(test)]

@@ -33,20 +33,7 @@ struct Group {
 impl Failures {
     /// Notes that a line failed. Failures of one `kind` are reported together under the first one's text.
     pub fn note(&mut self, line: u64, kind: &str, text: impl FnOnce() -> String) {
-        let group = match self.groups.iter_mut().position(|g| g.kind == kind) {
-            Some(at) => &mut self.groups[at],
-            None if self.groups.len() < REASONS => {
-                let group = Group { kind: kind.to_string(), text: text(), count: 0, runs: Vec::new(), not_kept: 0 };
-                self.groups.push(group);
-                let last = self.groups.len() - 1;
-                &mut self.groups[last]
-            }
-            None => {
-                self.others += 1;
-                return;
-            }
-        };
-        group.count += 1;
+        let Some(group) = self.count_one(kind, text) else { return };
         // Lines of a partition fail in order, so the run that a line continues is among the last ones.
         let touches = |(first, last): &(u64, u64)| line + 1 == *first || *last + 1 == line;
         match group.runs.iter().rev().take(64).position(touches) {
@@ -60,6 +47,30 @@ impl Failures {
         }
     }
 
+    /// Notes that a record failed which is no line of anything.
+    pub fn note_record(&mut self, kind: &str, text: impl FnOnce() -> String) {
+        self.count_one(kind, text);
+    }
+
+    /// Counts a failure in its group; `None`: there are too many groups.
+    fn count_one(&mut self, kind: &str, text: impl FnOnce() -> String) -> Option<&mut Group> {
+        let at = match self.groups.iter().position(|g| g.kind == kind) {
+            Some(at) => at,
+            None if self.groups.len() < REASONS => {
+                let group = Group { kind: kind.to_string(), text: text(), count: 0, runs: Vec::new(), not_kept: 0 };
+                self.groups.push(group);
+                self.groups.len() - 1
+            }
+            None => {
+                self.others += 1;
+                return None;
+            }
+        };
+        let group = &mut self.groups[at];
+        group.count += 1;
+        Some(group)
+    }
+
     /// Lines that failed.
     pub fn count(&self) -> u64 {
         self.groups.iter().map(|g| g.count).sum::<u64>() + self.others
@@ -71,6 +82,9 @@ impl Failures {
         for group in &self.groups {
             let plural = if group.count == 1 { "" } else { "s" };
             let _ = writeln!(report, "{} record{plural} failed: {}", group.count, group.text);
+            if group.runs.is_empty() {
+                continue;
+            }
             let mut runs = group.runs.clone();
             runs.sort_unstable();
             let runs = join(&runs);
@@ -118,6 +132,14 @@ mod tests {
             failures.report(),
             "6 records failed: too late\n  lines 1-3, 7-9\n1 record failed: too large\n  line 20\n"
         );
+    }
+
+    #[test]
+    fn records_without_a_line_are_counted() {
+        let mut failures = Failures::default();
+        failures.note_record("expired", || "too late".to_string());
+        failures.note_record("expired", || unreachable!());
+        assert_eq!((failures.count(), failures.report().as_str()), (2, "2 records failed: too late\n"));
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker,
-//! `verifiable-producer` is for Kafka's system tests.
+//! The `ringmail` command: `produce` sends lines to Kafka, `demo` shows the library on an embedded broker, `bench`
+//! measures it, `verifiable-producer` is for Kafka's system tests.
 
+mod allocations;
 mod args;
+mod bench;
+mod connect;
 mod decoder;
 mod demo;
 mod diagnose;
@@ -24,6 +27,8 @@ fn main() -> std::process::ExitCode {
     let args = args::Args::parse();
     log::init(args.verbose);
     let ended = match args.command {
+        args::Command::Bench(bench) => bench::run(&bench),
+        args::Command::BenchBroker(broker) => bench::run_broker(&broker),
         args::Command::Demo(demo) => demo::run(&demo),
         args::Command::Produce(produce) => produce::run(&produce),
         args::Command::VerifiableProducer(args) => verifiable::run(&args),

@@ -12,7 +12,7 @@ use ringmail::{
 };
 
 use crate::args::ProduceArgs;
-use crate::diagnose::diagnose;
+use crate::connect::{build, patience, warm_up};
 use crate::exit::{Exit, Failure};
 use crate::failures::Failures;
 use crate::input::Input;
@@ -20,15 +20,6 @@ use crate::lines::{Line, Splitter, split_key};
 use crate::log::{print, say};
 use crate::progress::{Progress, Shown, Unit};
 use crate::settings::Settings;
-
-/// A call on the producer waits this long at most, so that Ctrl-C is heard.
-const SLICE: Duration = Duration::from_millis(500);
-/// How long to wait for a broker before the first record, unless max.block.ms says otherwise.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How long to wait for a topic that no broker knows: it may be about to be created.
-const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
-/// When to tell the user that, and why, nothing happens.
-const SILENCE: Duration = Duration::from_secs(3);
 
 /// Runs the command.
 pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
@@ -81,61 +72,6 @@ fn settings(args: &ProduceArgs) -> Result<Settings, Failure> {
         settings.set("bootstrap.servers", brokers);
     }
     Ok(settings)
-}
-
-/// `max.block.ms` is how long this command waits for a broker. The producer itself gets short slices of it. A value
-/// that is no number stays, for the producer to refuse.
-fn patience(settings: &mut Settings) -> Duration {
-    let patience = match settings.value("max.block.ms") {
-        None => PATIENCE,
-        Some(text) => match text.parse() {
-            Ok(ms) => Duration::from_millis(ms),
-            Err(_) => return PATIENCE,
-        },
-    };
-    settings.set("max.block.ms", &SLICE.min(patience).as_millis().to_string());
-    patience
-}
-
-fn build(settings: &Settings, listener: impl DeliveryListener) -> Result<Producer, Failure> {
-    let mut builder = Producer::builder().listener(listener);
-    for (key, value) in settings.iter() {
-        builder = builder.set(key, value);
-    }
-    builder.build().map_err(|e| Failure::new(Exit::Usage, e))
-}
-
-/// Waits until the topic's partitions are known, and says early why that takes long.
-fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Duration) -> Result<(), Failure> {
-    let started = Instant::now();
-    let mut silent = true;
-    loop {
-        let error = match producer.warm_up(&[topic]) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let waited = started.elapsed();
-        match &error {
-            SendError::UnknownTopic { .. } if waited < patience.min(TOPIC_PATIENCE) => {}
-            SendError::UnknownTopic { topic, cause, .. } => {
-                let error = SendError::UnknownTopic { topic: topic.clone(), waited, cause: cause.clone() };
-                return Err(Failure::new(Exit::NotReady, error));
-            }
-            SendError::Timeout { .. } if waited < patience => {}
-            SendError::Timeout { waited_for, .. } => {
-                let waited_for = waited_for.clone();
-                let text = format!("{}\n{}", SendError::Timeout { waited, waited_for }, diagnose(servers));
-                return Err(Failure { exit: Exit::NotReady, text });
-            }
-            _ => return Err(Failure::new(Exit::NotReady, error)),
-        }
-        if silent && waited >= SILENCE.min(patience / 2) {
-            silent = false;
-            if matches!(error, SendError::Timeout { .. }) {
-                say(&format!("ringmail: still waiting for a broker:\n{}", diagnose(servers)));
-            }
-        }
-    }
 }
 
 /// Sends every line of the input. An error is the input's; what was read before it has been sent.

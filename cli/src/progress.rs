@@ -63,6 +63,7 @@ impl Progress {
 }
 
 fn draw(bar: &ProgressBar, stopped: &Receiver<()>, shown: &impl Shown) {
+    crate::allocations::leave_out_this_thread();
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(100)) {
         bar.set_message(shown.words());
         bar.set_position(shown.position());
