@@ -43,7 +43,7 @@ RATES = {
 
 @contextmanager
 def sink(arguments, *options):
-    broker = subprocess.Popen([arguments.sink, "--port", str(PORT), "--quiet", *options], stdout=subprocess.DEVNULL)
+    broker = subprocess.Popen([arguments.sink, "--port", str(PORT), "--quiet", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
         yield f"127.0.0.1:{PORT}"
