@@ -69,6 +69,8 @@ fn client_process() {
     }
 
     while failed.load(SeqCst) < accepted {
+        let failed = failed.load(SeqCst);
+        assert!(started.elapsed() < 12 * delivery_timeout, "{failed} of {accepted} records ended");
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(producer.close(Duration::from_secs(2)).unwrap().is_clean());

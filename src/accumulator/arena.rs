@@ -48,8 +48,9 @@ mod memory {
             let layout = Layout::from_size_align(len.checked_add(ALIGN)?, ASKED).ok()?;
             // SAFETY: the layout is not of zero size.
             let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-            // SAFETY: at most ALIGN - ASKED bytes into len + ALIGN of them.
-            let base = unsafe { allocated.add(allocated.align_offset(ALIGN)) };
+            let before = allocated.addr().get().wrapping_neg() & (ALIGN - 1);
+            // SAFETY: fewer than ALIGN bytes into len + ALIGN of them.
+            let base = unsafe { allocated.add(before) };
             Some(Self { base, len, allocated, layout })
         }
 

@@ -152,32 +152,46 @@ impl Drain {
         self.accumulator.ready.visit(|id| &heads[id as usize].partition.link, |id| out.push(id));
     }
 
-    /// What waits at the partition's head.
+    /// What waits at the partition's head. Chains that were closed without a record do not count: `drain` skips them.
     pub fn peek(&self, id: u32) -> Peek {
         let Head { partition, position } = &self.heads[id as usize];
-        let head = *position;
-        let mut peek = Peek { complete: true, head, newest: head.max(self.newest(partition)), ..Peek::default() };
-        for walked in 0..partition.slots.len() as u64 {
-            let position = position + walked;
+        let mut head = *position;
+        loop {
+            let (mut peek, behind) = self.peek_chain(partition, head);
+            match behind {
+                Some(behind) if !peek.any => head = behind,
+                _ => {
+                    peek.complete = peek.any && behind.is_some();
+                    peek.newest = head.max(self.newest(partition));
+                    return peek;
+                }
+            }
+        }
+    }
+
+    /// What waits in the chain that begins at `head`, and if the chain is closed and complete, the position behind it.
+    fn peek_chain(&self, partition: &Partition, head: u64) -> (Peek, Option<u64>) {
+        let mut peek = Peek { head, ..Peek::default() };
+        let mut complete = true;
+        for position in head..head + partition.slots.len() as u64 {
             let word = Slot(partition.slot(position).load(Acquire));
             if !word.is_installed() || word.lap() != partition.lap(position) & 1 {
-                peek.complete &= walked > 0 && word != Slot::empty(position);
-                break;
+                let ended = position > head && word != Slot::empty(position);
+                return (peek, (complete && ended).then_some(position));
             }
             let header = self.accumulator.pool.header(word.segment());
-            if walked > 0 && header.base().index == 0 {
-                break;
+            if position > head && header.base().index == 0 {
+                return (peek, complete.then_some(position));
             }
             let claim = header.claim();
             peek.bytes += header.claimed(claim);
             peek.any |= claim.count() > 0;
-            peek.complete &= header.is_complete();
+            complete &= header.is_complete();
             if !claim.continues() {
-                break;
+                return (peek, complete.then_some(position + 1));
             }
         }
-        peek.complete &= peek.any;
-        peek
+        (peek, complete.then_some(head + partition.slots.len() as u64))
     }
 
     /// The newest position of the ring that has records, or did until they were drained.

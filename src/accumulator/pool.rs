@@ -19,11 +19,10 @@ use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// Size classes; class `c` is a run of 4^c units.
 pub const CLASSES: usize = 6;
-/// The largest class that many records share while a partition has little waiting: a batch of 1 MiB is then several
-/// segments, and one that lingers does not hold a MiB.
-const ORDINARY_MAX: usize = 4;
-/// The memory is at least this many of the largest ordinary segments.
-const ORDINARY_RUNS: usize = 16;
+/// The memory is at least so many runs of a class that many records share: a batch of 1 MiB is then several segments,
+/// and one that lingers does not hold a MiB. With the last class it is more, so that large memories have some use for
+/// it: a ring has a bounded number of slots.
+const ORDINARY_RUNS: [usize; CLASSES] = [16, 16, 16, 16, 16, 128];
 
 /// Units of a run of `class`.
 #[inline]
@@ -158,7 +157,7 @@ pub struct Pool {
     headers: Table,
     levels: Box<[Level]>,
     pub shares: Shares,
-    /// The largest class that many records share while a partition has little waiting.
+    /// The largest class that many records share.
     pub ordinary: usize,
 }
 
@@ -175,15 +174,12 @@ impl Pool {
             headers: table(units)?,
             levels: (0..classes).map(|class| Level::new(units.div_ceil(1 << (2 * class)))).collect(),
             shares: Shares::new(units as u32),
-            ordinary: class_for(units / ORDINARY_RUNS * UNIT + 1).saturating_sub(1).min(ORDINARY_MAX).min(classes - 1),
+            ordinary: (0..classes)
+                .rfind(|class| self::units(*class) as usize * ORDINARY_RUNS[*class] <= units)
+                .unwrap_or(0),
         };
         pool.put_range(0, units as u32);
         Some(pool)
-    }
-
-    /// The largest class there is.
-    pub fn largest(&self) -> usize {
-        self.levels.len() - 1
     }
 
     #[inline]

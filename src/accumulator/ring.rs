@@ -22,9 +22,6 @@ use crate::{
 /// Length of a batch's header: it counts against `Partition::limit`, but lies outside the segments.
 pub(super) const BATCH_HEADER: u64 = 61;
 
-/// Rings of fewer slots (tests, models) have no quarter to speak of.
-const CROWDED_FROM: u64 = 16;
-
 /// loom's counts are tiny: there each offset delta is a multiple of 64, so that a record's length depends on its place
 /// in the models as well.
 pub(super) const DELTA_STEP: i32 = if cfg!(loom) { 64 } else { 1 };
@@ -305,8 +302,7 @@ impl Accumulator {
         let base = base.unwrap_or_else(|| Base::start(record.timestamp));
         let share = partition.share.load(Relaxed);
         let mut wake = false;
-        let crowded = partition.is_crowded(position);
-        let Some(run) = self.take_for(partition, base, crowded, record.need, tagged, share, &mut wake) else {
+        let Some(run) = self.take_for(partition, base, record.need, tagged, share, &mut wake) else {
             if wake {
                 self.made_room();
             }
@@ -334,13 +330,27 @@ impl Accumulator {
         Ok(())
     }
 
+    /// As a writer that is descheduled before its claim.
+    #[cfg(test)]
+    pub(super) fn install_for_test(
+        &self,
+        partition: &Partition,
+        position: u64,
+        from: Slot,
+        base: Option<Base>,
+        fields: &Fields<'_>,
+    ) {
+        let shape = Shape::of(fields);
+        let pending =
+            Pending { fields, shape, need: longest(shape), timestamp: 0, attach: Attach::None, may_open: true };
+        assert!(self.install(partition, position, from, base, &pending).is_ok());
+    }
+
     /// A run for the segment at `base`: what the batch is likely to need, or what the record needs.
-    #[allow(clippy::too_many_arguments, reason = "one caller, which has them all at hand")]
     fn take_for(
         &self,
         partition: &Partition,
         base: Base,
-        crowded: bool,
         need: usize,
         tagged: bool,
         share: u32,
@@ -352,12 +362,11 @@ impl Accumulator {
             return None;
         }
         let leave_at = u64::from(partition.leave_at.load(Relaxed));
-        let largest = if crowded { self.pool.largest() } else { self.pool.ordinary };
         let wanted = match base.bytes.checked_div(base.index) {
-            // Slots are scarcer than memory then: else the ring would be full with most of the memory free.
-            _ if crowded => largest,
             // A batch that waits behind another will not leave small.
-            None if partition.has_backlog(base) => class_for(leave_at as usize).max(partition.hint()),
+            None if partition.has_backlog(base) => {
+                class_for(leave_at as usize).max(partition.hint()).max(class_for(self.newest_bytes(partition)))
+            }
             None => partition.hint(),
             // On the way to `leave_at`, what is missing; beyond it, a class above what there is on average.
             Some(_) if base.bytes < leave_at => class_for((leave_at - base.bytes) as usize),
@@ -365,7 +374,13 @@ impl Accumulator {
         };
         // Not more than what `limit` leaves.
         let most = class_for(partition.room(base.bytes) as usize);
-        self.pool.take(wanted.min(most).clamp(least, largest.max(least)), least, share, wake)
+        self.pool.take(wanted.min(most).clamp(least, self.pool.ordinary.max(least)), least, share, wake)
+    }
+
+    /// Bytes that claims of the newest segment hold. A hint.
+    fn newest_bytes(&self, partition: &Partition) -> usize {
+        let word = Slot(partition.slot(partition.tail.load(Relaxed)).load(Relaxed));
+        if word.is_installed() { self.pool.header(word.segment()).claim().bytes() as usize } else { 0 }
     }
 
     #[cfg(not(loom))]
@@ -385,17 +400,6 @@ impl Partition {
     /// then it may as well grow. A hint: the newest position may lag by one.
     fn has_backlog(&self, base: Base) -> bool {
         let Some(before) = self.tail.load(Relaxed).checked_sub(base.index + 1) else { return false };
-        let word = Slot(self.slot(before).load(Relaxed));
-        word.is_installed() && word.lap() == self.lap(before) & 1
-    }
-
-    /// Whether a quarter of the ring before `position` still holds segments. A hint.
-    fn is_crowded(&self, position: u64) -> bool {
-        let slots = self.slots.len() as u64;
-        if slots < CROWDED_FROM {
-            return false;
-        }
-        let before = position - slots / 4;
         let word = Slot(self.slot(before).load(Relaxed));
         word.is_installed() && word.lap() == self.lap(before) & 1
     }

@@ -12,10 +12,10 @@ use crate::driver::{self, Setup, SocketOptions};
 use crate::error::ConfigError;
 use crate::sender::{Sender, Shared};
 
-/// Segments per partition that may wait in its ring: enough for one partition to fill the memory, which up to 128 MiB it
-/// can, and for a batch of `max.request.size` out of growing segments.
+/// Segments per partition that may wait in its ring: so many that one partition can fill the memory with segments of
+/// 256 KiB (of 1 MiB from 128 MiB on).
 fn slots(buffer_memory: usize) -> usize {
-    (buffer_memory >> 19).next_power_of_two().clamp(32, 256)
+    (buffer_memory >> 18).next_power_of_two().clamp(32, 256)
 }
 
 /// Configures a [`Producer`]. Typed setters and Kafka's own keys ([`set`](Self::set)) say the same things; what is

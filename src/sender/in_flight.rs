@@ -149,7 +149,7 @@ pub struct Seen(VecDeque<(u64, Duration)>);
 impl Seen {
     /// The ring holds records from `head` to `newest` now.
     pub fn note(&mut self, head: u64, newest: u64, now: Duration) {
-        self.0.retain(|(position, _)| *position >= head);
+        while self.0.pop_front_if(|(position, _)| *position < head).is_some() {}
         if self.0.back().is_none_or(|(position, _)| *position < newest) {
             self.0.push_back((newest, now));
         }

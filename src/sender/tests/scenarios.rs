@@ -408,7 +408,7 @@ fn a_backlog_expires_all_at_once() {
     let topic = world.topic("t");
     let mut waves = Vec::new();
     for _ in 0..5 {
-        let wave: Vec<_> = (0..20).map(|_| world.send(&topic, 0, &[b'v'; 10_000]).unwrap()).collect();
+        let wave: Vec<_> = (0..12).map(|_| world.send(&topic, 0, &[b'v'; 10_000]).unwrap()).collect();
         waves.push((world.now, wave));
         let until = world.now + 200 * MS;
         world.run_until(until);
