@@ -6,12 +6,12 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringmail::testing::{Broker, BrokerOptions, Fault, StoredRecord, TopicOptions};
 use ringmail::{
-    Acks, DeliveryError, DeliveryErrorKind, DriverChoice, ErrorCode, Header, Producer, ProducerBuilder, Record,
-    RecordMetadata, SendError, Written,
+    Acks, DeliveryError, DeliveryErrorKind, DriverChoice, ErrorCode, Header, IdleStrategy, Producer, ProducerBuilder,
+    Record, RecordMetadata, SendError, Written,
 };
 
 /// Each test as one test per driver.
@@ -50,6 +50,7 @@ over_both_drivers! {
     log_append_time_reaches_the_caller
     every_produce_version_works
     a_warm_producer_sends_at_once
+    a_record_after_a_pause_has_its_own_time
 }
 
 fn builder(broker: &Broker, driver: DriverChoice) -> ProducerBuilder {
@@ -761,4 +762,23 @@ fn a_warm_producer_sends_at_once(driver: DriverChoice) {
     let mut offsets = results.into_inner().unwrap();
     offsets.sort_unstable();
     assert_eq!(offsets, [1, 2, 3, 4]);
+}
+
+/// Whatever the sender does while nothing comes, its clock does not stand still.
+fn a_record_after_a_pause_has_its_own_time(driver: DriverChoice) {
+    let broker = start(one_partition());
+    let producers = [IdleStrategy::Park, IdleStrategy::SpinThenPark, IdleStrategy::Spin].map(|idle| {
+        let producer = builder(&broker, driver).linger(Duration::ZERO).idle_strategy(idle).build().unwrap();
+        producer.topic("pause").unwrap().send(Record::value("before")).unwrap().wait().unwrap();
+        producer
+    });
+    let pause = Duration::from_secs(2);
+    std::thread::sleep(pause);
+    for producer in producers {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let delivery = producer.topic("pause").unwrap().send(Record::value("after")).unwrap();
+        let behind = now - delivery.timestamp();
+        assert!(behind < pause.as_millis() as i64 - 100, "{behind} ms behind");
+        delivery.wait().unwrap();
+    }
 }

@@ -45,6 +45,11 @@ pub trait Bell: Send + 'static {
     /// The thread is about to sleep for longer than [`TICK`]: the coarse clock that the sender sets each turn stands
     /// still until `handle_wakeup` of the next turn.
     fn clock_stops(&self) {}
+
+    /// The thread goes on spinning and the machine has no turn: what the coarse clock says from now on, Unix ms.
+    fn clock_is(&self, unix_ms: i64) {
+        let _ = unix_ms;
+    }
 }
 
 impl Bell for Arc<Accumulator> {
@@ -54,6 +59,10 @@ impl Bell for Arc<Accumulator> {
 
     fn clock_stops(&self) {
         self.stop_clock();
+    }
+
+    fn clock_is(&self, unix_ms: i64) {
+        self.clock.store(unix_ms, Relaxed);
     }
 }
 
@@ -183,6 +192,7 @@ impl<M: Machine, B: Bell> Turns<'_, M, B> {
     fn wait(&mut self, before: Now) -> io::Result<Now> {
         let deadline = self.machine.poll_timeout();
         if is_due(deadline, before) || self.is_called() {
+            self.quiet = false;
             return Ok(self.pass(Some(Duration::ZERO))?.0);
         }
         let spin = self.idle.spin();
@@ -190,6 +200,7 @@ impl<M: Machine, B: Bell> Turns<'_, M, B> {
             let until = spin.map(|spin| before.monotonic + spin);
             let (now, found) = self.spin(until, deadline)?;
             self.idle.spun(found);
+            self.quiet &= !found;
             if found || is_due(deadline, now) {
                 return Ok(now);
             }
@@ -217,6 +228,7 @@ impl<M: Machine, B: Bell> Turns<'_, M, B> {
 
     /// Polls without blocking until something happens, the machine is called or time is over. True: not the latter.
     fn spin(&mut self, until: Option<Duration>, deadline: Option<Duration>) -> io::Result<(Now, bool)> {
+        let mut told = i64::MIN;
         loop {
             let (now, events) = self.pass(Some(Duration::ZERO))?;
             if events || self.is_called() {
@@ -224,6 +236,10 @@ impl<M: Machine, B: Bell> Turns<'_, M, B> {
             }
             if is_due(until, now) || is_due(deadline, now) {
                 return Ok((now, false));
+            }
+            if now.unix_ms != told {
+                told = now.unix_ms;
+                self.bell.clock_is(told);
             }
             std::hint::spin_loop();
         }
