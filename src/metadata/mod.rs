@@ -20,6 +20,23 @@ pub struct BrokerAddress {
     pub port: u16,
 }
 
+/// The longest host name that can have an address (RFC 1035), with room for what resolvers add.
+const HOST_MAX: usize = 255;
+
+impl BrokerAddress {
+    /// An address that a cluster named, or why nobody can connect to it. What is kept is fit to be shown.
+    pub fn new(host: &str, port: i32) -> Result<Self, String> {
+        let unfit = |c: char| c.is_control() || c.is_whitespace();
+        match u16::try_from(port) {
+            _ if host.is_empty() => Err("an empty host name".to_owned()),
+            _ if host.len() > HOST_MAX => Err(format!("a host name of {} bytes", host.len())),
+            _ if host.contains(unfit) => Err("a host name with blanks or control characters".to_owned()),
+            Err(_) | Ok(0) => Err(format!("port {port}")),
+            Ok(port) => Ok(Self { host: host.to_owned(), port }),
+        }
+    }
+}
+
 /// A partition's leader as last heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leader {
@@ -62,34 +79,38 @@ pub enum TopicChange {
 }
 
 impl Cluster {
-    /// Takes over `response` and tells what it said of each topic in it. Older leader epochs are ignored, an answer
-    /// without brokers changes nothing (`None`), addresses that cannot be connected to are left out.
-    pub fn merge(&mut self, response: &MetadataResponse) -> Option<Vec<(Arc<str>, TopicChange)>> {
-        let brokers: HashMap<i32, BrokerAddress> = response
-            .brokers
-            .iter()
-            .filter_map(|broker| {
-                let port = u16::try_from(broker.port).ok().filter(|port| *port != 0)?;
-                let host = Some(broker.host.clone()).filter(|host| !host.is_empty())?;
-                Some((broker.node_id, BrokerAddress { host, port }))
-            })
-            .collect();
+    /// Takes over `response` and tells what it said of each topic that is `asked` for. Older leader epochs are ignored,
+    /// addresses that cannot be connected to are left out, a topic without an error and without a partition says
+    /// nothing. An answer without any broker changes nothing; the error says in words what it has instead.
+    pub fn merge(
+        &mut self,
+        response: &MetadataResponse,
+        asked: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(Arc<str>, TopicChange)>, String> {
+        let mut brokers = HashMap::new();
+        let mut unfit = None;
+        for broker in &response.brokers {
+            match BrokerAddress::new(&broker.host, broker.port) {
+                Ok(address) => drop(brokers.insert(broker.node_id, address)),
+                Err(why) => drop(unfit.get_or_insert_with(|| format!(" (broker {} has {why})", broker.node_id))),
+            }
+        }
         if brokers.is_empty() {
-            return None;
+            return Err(format!("its metadata names no broker to connect to{}", unfit.unwrap_or_default()));
         }
         self.brokers = brokers;
-        let mut changes = Vec::with_capacity(response.topics.len());
+        let mut changes = Vec::new();
         for topic in &response.topics {
-            let Some(name) = topic.name.as_deref() else { continue };
+            let Some(name) = topic.name.as_deref().filter(|name| asked(name)) else { continue };
             let name = self.topics.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| known.clone());
-            let change = if topic.error == ErrorCode::NONE || !topic.partitions.is_empty() {
-                self.merge_topic(&name, topic)
-            } else {
-                TopicChange::Refused(topic.error)
+            let change = match topic.partitions.iter().any(|partition| partition.index >= 0) {
+                true => self.merge_topic(&name, topic),
+                false if topic.error != ErrorCode::NONE => TopicChange::Refused(topic.error),
+                false => continue,
             };
             changes.push((name, change));
         }
-        Some(changes)
+        Ok(changes)
     }
 
     fn merge_topic(&mut self, name: &Arc<str>, heard: &crate::wire::metadata::Topic) -> TopicChange {

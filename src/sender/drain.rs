@@ -305,6 +305,7 @@ impl Sender {
             possibly_written: false,
             told: false,
             last_error: None,
+            trouble: None,
         };
         self.drain.recycle(chain);
         // What is left in the ring came later; its linger starts when it is seen.

@@ -18,6 +18,7 @@ mod retry;
 mod shared;
 mod shutdown;
 mod split;
+mod stranger;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 mod timers;

@@ -90,10 +90,7 @@ impl Shared {
 impl HostileBroker {
     /// Listens on a port of 127.0.0.1 that the system chooses. `options.port` and `options.brokers` do not count, nor
     /// do the delays of `options`.
-    pub fn start(
-        options: BrokerOptions,
-        hook: impl Fn(Occasion) -> Deed + Send + Sync + 'static,
-    ) -> io::Result<Self> {
+    pub fn start(options: BrokerOptions, hook: impl Fn(Occasion) -> Deed + Send + Sync + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let state = State {
