@@ -12,7 +12,7 @@ use ringmail::{
 };
 
 use crate::args::ProduceArgs;
-use crate::diagnose::diagnose;
+use crate::diagnose::{self, diagnose};
 use crate::exit::{Exit, Failure};
 use crate::failures::Failures;
 use crate::input::Input;
@@ -124,7 +124,8 @@ fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Duration) 
             SendError::Timeout { .. } if waited < patience => {}
             SendError::Timeout { waited_for, .. } => {
                 let waited_for = waited_for.clone();
-                let text = format!("{}\n{}", SendError::Timeout { waited, waited_for }, diagnose(servers));
+                let diagnosis = diagnose(servers, diagnose::PATIENCE.min(patience));
+                let text = format!("{}\n{diagnosis}", SendError::Timeout { waited, waited_for });
                 return Err(Failure { exit: Exit::NotReady, text });
             }
             _ => return Err(Failure::new(Exit::NotReady, error)),
@@ -132,7 +133,8 @@ fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Duration) 
         if silent && waited >= SILENCE.min(patience / 2) {
             silent = false;
             if matches!(error, SendError::Timeout { .. }) {
-                say(&format!("ringmail: still waiting for a broker:\n{}", diagnose(servers)));
+                let diagnosis = diagnose(servers, diagnose::PATIENCE.min(patience.saturating_sub(waited)));
+                say(&format!("ringmail: still waiting for a broker:\n{diagnosis}"));
             }
         }
     }

@@ -266,12 +266,12 @@ impl Connection {
         Ok(request)
     }
 
-    /// How much of an answer came that is not whole, in words; nothing when none did.
+    /// How much came of an answer that is not whole, in words; nothing when none did.
     pub fn progress(&self) -> String {
         match (self.frames.buffered(), self.frames.announced()) {
             (0, _) => String::new(),
-            (came, Some(size)) => format!(", of an answer's {} bytes {came} came", i64::from(size) + 4),
-            (came, None) => format!(", of an answer's size {came} bytes came"),
+            (came, Some(size)) => format!(", after {came} of an answer's {} bytes", i64::from(size) + 4),
+            (came, None) => format!(", after {came} bytes of an answer's size"),
         }
     }
 

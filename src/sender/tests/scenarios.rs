@@ -8,7 +8,7 @@ use super::world::{Weather, World};
 use crate::completion::{Delivery, RecordMetadata};
 use crate::config::{Acks, ProducerConfig};
 use crate::error::{DeliveryError, DeliveryErrorKind, Written};
-use crate::sender::{Command, TopicShared};
+use crate::sender::{Command, Ticket, TopicShared};
 use crate::testing::{BrokerOptions, ErrorCode, Fault, TopicOptions};
 
 type Outcome = Result<RecordMetadata, DeliveryError>;
@@ -322,6 +322,40 @@ fn a_throttle_is_kept_to() {
 }
 
 /// acks=0: done when sent; a connection that dies with it makes it possibly written, and it is not sent again.
+/// A throttle time of 25 days: what waits ends in its time, saying so; a flush ends; later records go another way.
+#[test]
+fn a_throttle_for_ever_ends() {
+    let for_ever = Duration::from_millis(i32::MAX as u64);
+    let options = options(1).on_produce(move |context| match context.nth {
+        // The first two, so that one is in flight and never looked at.
+        0 | 1 => Fault::Throttle(for_ever),
+        _ => Fault::None,
+    });
+    let timeout = Duration::from_secs(5);
+    let mut world = World::new(14, options, config().delivery_timeout(timeout));
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    let mut rest = Vec::new();
+    for number in 1..20 {
+        let until = world.now + 20 * MS / 100;
+        world.run_until(until);
+        rest.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
+    }
+    let ticket = Arc::new(Ticket::default());
+    world.shared.command(Command::Flush(ticket.clone()));
+    assert!(finish(&mut world, &first)[0].is_ok());
+    let outcomes = finish(&mut world, &rest);
+    let errors: Vec<String> = outcomes.iter().filter_map(|o| o.as_ref().err().map(|e| e.to_string())).collect();
+    assert!(!errors.is_empty(), "nothing was throttled");
+    let words = ["127.0.0.1:1000", "2147483647 ms"];
+    assert!(errors.iter().all(|error| words.iter().all(|word| error.contains(word))), "{errors:#?}");
+    world.run_while(|_| !ticket.is_done());
+    assert!(world.now < 4 * timeout, "{:?}", world.now);
+    let last = send_all(&mut world, &topic, 1, 20..21, Duration::ZERO);
+    assert!(finish(&mut world, &last)[0].is_ok());
+    assert!(world.now < 5 * timeout, "{:?}", world.now);
+}
+
 #[test]
 fn acks_0_ends_with_the_kernel() {
     let config = config().acks(Acks::None).linger(Duration::ZERO);
