@@ -3,8 +3,6 @@
 //!
 //! For tests of what a client does when the other side is broken, no Kafka at all, or hostile.
 
-mod shape;
-
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +15,7 @@ use crate::wire::frame::FrameReader;
 use crate::wire::header::ApiKey;
 use crate::wire::server::request_header;
 
-pub use shape::{body_at, counts, with_count, with_each_count};
+pub use crate::wire::server::shape::{body_at, counts, with_count, with_each_count};
 
 /// What happens on a connection, for the hook to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
