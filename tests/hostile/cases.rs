@@ -122,6 +122,14 @@ fn metadata(name: &'static str, end: End, change: impl Fn(&mut MetadataResponse)
     edited(name, METADATA, end, change)
 }
 
+/// Spoils the first two metadata answers only.
+fn first_metadata(name: &'static str, change: impl Fn(&mut MetadataResponse) + Send + Sync + 'static) -> Case {
+    on(name, METADATA, Delivered, move |asked| match asked.nth {
+        0 | 1 => Deed::Send(edit(&asked, &change)),
+        _ => Deed::Send(asked.answer),
+    })
+}
+
 fn produced(name: &'static str, end: End, change: impl Fn(&mut ProduceResponse) + Send + Sync + 'static) -> Case {
     edited(name, PRODUCE, end, change)
 }
@@ -466,6 +474,13 @@ fn harmless() -> Vec<Case> {
             let again: &[u8] = if asked.nth == 0 { &asked.answer } else { &[] };
             Deed::Send([&asked.answer, again].concat())
         }),
+        first_metadata("no topic at first", |response| response.topics.clear()),
+        first_metadata("no partitions at first", |response| response.topics[0].partitions.clear()),
+        first_metadata("no brokers at first", |response| response.brokers.clear()),
+        first_metadata("a leader without an address at first", |response| {
+            response.topics[0].partitions[0].leader_id = BrokerId(77);
+        }),
+        first_metadata("a wrong address at first", |response| address(response, "127.0.0.1", 1)),
         on("leaders named in every Produce answer, nobody knows why", PRODUCE, Delivered, |asked| {
             Deed::Send(edit::<ProduceResponse>(&asked, |response| {
                 let leader = &mut response.responses[0].partition_responses[0].current_leader;

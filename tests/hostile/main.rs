@@ -3,11 +3,13 @@
 
 mod cases;
 
+use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cases::{Case, End, SETTINGS, TOPIC};
+use cases::{API_VERSIONS, Case, End, INIT_PRODUCER_ID, METADATA, PRODUCE, SETTINGS, TOPIC};
+use ringmail::testing::hostile::{Asked, Deed, Occasion, with_each_count};
 use ringmail::{Delivery, DriverChoice, Producer, Record};
 
 /// Much longer than any case takes, for machines that are busy otherwise.
@@ -137,4 +139,138 @@ fn every_case_over_io_uring() {
 #[test]
 fn every_case_over_epoll() {
     all_cases(DriverChoice::Epoll);
+}
+
+/// The answer cut after each byte, its size put right (and the connection goes on) or not (and it ends); then with each
+/// of its counts at 2^31 - 1; then, at last, as it should be.
+fn damaged(asked: &Asked) -> Deed {
+    let answer = &asked.answer;
+    let mut nth = asked.nth as usize;
+    // A frame has at least its size.
+    let cuts = 4..answer.len();
+    if nth < cuts.len() {
+        return Deed::Send(cases::sized(answer[..cuts.start + nth].to_vec()));
+    }
+    nth -= cuts.len();
+    if nth < answer.len() {
+        return Deed::SendAndClose(answer[..nth].to_vec());
+    }
+    nth -= answer.len();
+    let counts = with_each_count(asked.api, asked.version, answer);
+    Deed::Send(counts.get(nth).unwrap_or(answer).clone())
+}
+
+/// Every answer is damaged in every way, one after the other; when the broker is well again, everything is delivered,
+/// once and in order.
+fn every_damage_passes(driver: DriverChoice) {
+    let well = Arc::new(Mutex::new(HashSet::new()));
+    let seen = well.clone();
+    let mut case = Case {
+        name: "every damage",
+        end: End::Delivered,
+        hook: Box::new(move |occasion| match occasion {
+            Occasion::Accepted => Deed::Send(Vec::new()),
+            Occasion::Asked(asked) => {
+                let deed = damaged(&asked);
+                if deed == Deed::Send(asked.answer) {
+                    seen.lock().unwrap().insert(asked.api);
+                }
+                deed
+            }
+        }),
+    };
+    let broker = cases::start(&mut case);
+    let mut builder = Producer::builder().bootstrap_servers(&broker.address().to_string()).driver(driver);
+    for key in ["retry.backoff.ms", "retry.backoff.max.ms", "reconnect.backoff.ms", "reconnect.backoff.max.ms"] {
+        builder = builder.set(key, "1");
+    }
+    let producer = builder.build().unwrap();
+    let topic = producer.topic(TOPIC).unwrap();
+    let values: Vec<String> = (0..RECORDS).map(|number| number.to_string()).collect();
+    let sent: Vec<Delivery> = values.iter().map(|value| topic.send(Record::value(value)).unwrap()).collect();
+    for (offset, delivery) in sent.into_iter().enumerate() {
+        let delivered = delivery.wait().unwrap();
+        assert!(delivered.offset().is_none_or(|at| at == offset as i64), "{offset}: {delivered}");
+    }
+    let log = broker.with_model(|model| model.records(TOPIC, 0));
+    let stored: Vec<String> = log.into_iter().map(|r| String::from_utf8(r.value.unwrap()).unwrap()).collect();
+    assert_eq!(stored, values);
+    assert_eq!(*well.lock().unwrap(), HashSet::from([PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID]));
+}
+
+#[test]
+fn every_damage_passes_over_io_uring() {
+    every_damage_passes(DriverChoice::IoUring);
+}
+
+#[test]
+fn every_damage_passes_over_epoll() {
+    every_damage_passes(DriverChoice::Epoll);
+}
+
+/// `acks=0` gets no answers. A broker that answers all the same loses the connection, every record still ends, and the
+/// next ones go out on another connection.
+fn an_answer_to_acks_0(driver: DriverChoice) {
+    let mut case = Case {
+        name: "answers acks=0",
+        end: End::Delivered,
+        hook: Box::new(|occasion| match occasion {
+            Occasion::Asked(asked) if asked.api == PRODUCE => Deed::Send(vec![0, 0, 0, 6, 0, 0, 0, 1, 0, 0]),
+            Occasion::Asked(asked) => Deed::Send(asked.answer),
+            Occasion::Accepted => Deed::Send(Vec::new()),
+        }),
+    };
+    let broker = cases::start(&mut case);
+    let servers = broker.address().to_string();
+    let builder = Producer::builder().bootstrap_servers(&servers).driver(driver).set("linger.ms", "0");
+    let producer = builder.set("acks", "0").set("enable.idempotence", "false").build().unwrap();
+    let topic = producer.topic(TOPIC).unwrap();
+    let started = Instant::now();
+    // The first connection is for metadata.
+    while broker.accepted() < 4 {
+        assert!(started.elapsed() < PATIENCE, "no new connection");
+        if let Err(error) = topic.send(Record::value("x")).unwrap().wait() {
+            check_message(&error.to_string(), &servers, &["not asked"]).unwrap();
+        }
+    }
+    assert!(producer.close(Duration::from_secs(5)).unwrap().is_clean());
+    assert!(broker.accepted() <= cases::connections_max(started.elapsed()));
+}
+
+#[test]
+fn an_answer_to_acks_0_over_io_uring() {
+    an_answer_to_acks_0(DriverChoice::IoUring);
+}
+
+#[test]
+fn an_answer_to_acks_0_over_epoll() {
+    an_answer_to_acks_0(DriverChoice::Epoll);
+}
+
+/// A broker whose every answer is good and followed by rubbish: records get through, at the pace of the backoff.
+fn broken_after_each_good_answer(driver: DriverChoice) {
+    let mut case = cases::cases().into_iter().find(|case| case.name == "every Produce answer twice").unwrap();
+    let broker = cases::start(&mut case);
+    let builder = Producer::builder().bootstrap_servers(&broker.address().to_string()).driver(driver);
+    let backoff = Duration::from_millis(200);
+    let millis = backoff.as_millis().to_string();
+    let builder = builder.set("reconnect.backoff.ms", &millis).set("reconnect.backoff.max.ms", &millis);
+    let producer = builder.build().unwrap();
+    let topic = producer.topic(TOPIC).unwrap();
+    let started = Instant::now();
+    // One connection for metadata, and four for batches: three of them after a backoff, which may be a fifth shorter.
+    while broker.accepted() < 5 {
+        topic.send(Record::value("x")).unwrap().wait().unwrap();
+    }
+    assert!(started.elapsed() >= 3 * backoff * 4 / 5, "{:?}", started.elapsed());
+}
+
+#[test]
+fn broken_after_each_good_answer_over_io_uring() {
+    broken_after_each_good_answer(DriverChoice::IoUring);
+}
+
+#[test]
+fn broken_after_each_good_answer_over_epoll() {
+    broken_after_each_good_answer(DriverChoice::Epoll);
 }
