@@ -10,6 +10,7 @@ use crate::config::{Acks, ProducerConfig};
 use crate::error::{DeliveryError, DeliveryErrorKind, Written};
 use crate::sender::{Command, Ticket, TopicShared};
 use crate::testing::{BrokerOptions, ErrorCode, Fault, TopicOptions};
+use crate::wire::metadata::{Broker, Topic};
 
 type Outcome = Result<RecordMetadata, DeliveryError>;
 
@@ -479,6 +480,31 @@ fn a_topic_in_use_is_not_forgotten() {
     }
     world.model.move_leader("t", 0, 1);
     let delivery = send_all(&mut world, &topic, 1, 60..61, Duration::ZERO);
+    assert!(finish(&mut world, &delivery)[0].is_ok());
+}
+
+/// Brokers that a cluster no longer names are forgotten, and topics that nobody asked for are not kept.
+#[test]
+fn brokers_and_topics_do_not_pile_up() {
+    let mut world = World::new(15, options(1), config().metadata_max_age(Duration::from_secs(1)));
+    let topic = world.topic("t");
+    let answers = Arc::new(AtomicUsize::new(0));
+    let counted = answers.clone();
+    world.spoil = Some(Box::new(move |response| {
+        let nth = counted.fetch_add(1, Ordering::Relaxed);
+        let (broker, topic) = (response.brokers[0].clone(), response.topics[0].clone());
+        for number in nth * 100..(nth + 1) * 100 {
+            response.brokers.push(Broker { node_id: 1 + number as i32, ..broker.clone() });
+            response.topics.push(Topic { name: Some(format!("unasked-{number}")), ..topic.clone() });
+        }
+    }));
+    let until = world.now + Duration::from_secs(60);
+    world.run_until(until);
+    assert!(answers.load(Ordering::Relaxed) > 20, "{answers:?}");
+    let sender = &world.sender;
+    assert!(sender.nodes.len() <= 102 && sender.cluster.brokers.len() == 101, "{}", sender.nodes.len());
+    assert_eq!((sender.topics.len(), sender.cluster.topics.len()), (1, 1));
+    let delivery = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
     assert!(finish(&mut world, &delivery)[0].is_ok());
 }
 
