@@ -20,12 +20,19 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
 use crate::wire::{init_producer_id, metadata};
 
+/// So many peers are tried one right after the other. Each has a backoff of its own; further ones wait all the same,
+/// for a cluster may name any number of them.
+const PEERS_AT_ONCE: u32 = 10;
+
 /// Upkeep of metadata.
 #[derive(Debug, Default)]
 pub struct Control {
     connection: Option<ConnectionId>,
     /// Rotates over the peers, so that a bad one is not asked for ever.
     turn: usize,
+    /// Peers tried in vain since one was of use, and when the next may be.
+    vain: u32,
+    connect_at: Duration,
     wanted: bool,
     asked: bool,
     not_before: Duration,
@@ -38,12 +45,30 @@ pub struct Control {
 }
 
 impl Sender {
-    /// This connection is gone, for that reason. What was asked on it must be asked again.
-    pub(super) fn lose_control(&mut self, id: ConnectionId, trouble: &str) {
+    /// This connection is gone, for that reason; `proven`: it was of use. What was asked on it must be asked again.
+    pub(super) fn lose_control(&mut self, id: ConnectionId, proven: bool, trouble: &str) {
         if self.control.connection == Some(id) {
             self.control.connection = None;
             self.control.asked = false;
             self.lose_identity_request(trouble);
+            if !proven {
+                self.control_failed();
+            }
+        }
+    }
+
+    /// One more peer was tried in vain.
+    pub(super) fn control_failed(&mut self) {
+        self.control.vain = self.control.vain.saturating_add(1);
+        let beyond = self.control.vain.saturating_sub(PEERS_AT_ONCE);
+        let pause = self.reconnect_backoff().after(beyond, self.random.next());
+        self.control.connect_at = self.now.monotonic + pause;
+    }
+
+    /// The control connection is of use.
+    pub(super) fn prove_control(&mut self, id: ConnectionId) {
+        if self.control.connection == Some(id) {
+            self.control.vain = 0;
         }
     }
 
@@ -123,6 +148,9 @@ impl Sender {
 
     fn connect_control(&mut self) {
         let now = self.now.monotonic;
+        if now < self.control.connect_at {
+            return self.control.armed.at(&mut self.timers, self.control.connect_at, Timer::Control);
+        }
         let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
         nodes.sort_unstable();
         let turn = self.control.turn;

@@ -296,6 +296,7 @@ impl Sender {
             if let Some(endpoint) = self.endpoint(peer) {
                 endpoint.succeeded();
             }
+            self.prove_control(id);
         }
     }
 
@@ -415,7 +416,7 @@ impl Sender {
                     node.lane = None;
                 }
             }
-            _ => self.lose_control(id, &trouble),
+            _ => self.lose_control(id, connection.proven, &trouble),
         }
         if !idle {
             tracing::debug!(connection = %name, why, "lost a connection");

@@ -60,9 +60,10 @@ pub fn start(case: &mut Case) -> HostileBroker {
 }
 
 /// The most connections that the backoffs allow in this time: three endpoints (the bootstrap server, and the same
-/// broker by its id, for metadata and for batches), each with 50 ms, then twice as much up to 1 s, less a fifth.
+/// broker by its id, for metadata and for batches), each with 50 ms, then twice as much up to 1 s, less a fifth;
+/// and ten that follow each other at once.
 pub fn connections_max(took: std::time::Duration) -> u64 {
-    3 * (6 + took.as_millis() as u64 / 800)
+    10 + 3 * (6 + took.as_millis() as u64 / 800)
 }
 
 fn honest(occasion: Occasion) -> Deed {
@@ -346,6 +347,18 @@ fn bad_metadata() -> Vec<Case> {
         metadata("the same broker a hundred times", Delivered, |response| {
             response.brokers = vec![response.brokers[0].clone(); 100];
         }),
+        always(
+            "10,000 brokers that all close the connection",
+            NotReady(&["closed the connection"]),
+            |asked| match asked {
+                Asked { api: METADATA, .. } => Deed::SendAndClose(edit(&asked, |response: &mut MetadataResponse| {
+                    let like = response.brokers[0].clone();
+                    response.brokers.extend((1..10_000).map(|id| like.clone().with_node_id(BrokerId(id))));
+                })),
+                Asked { api: API_VERSIONS, nth: 0, .. } => Deed::Send(asked.answer),
+                _ => Deed::SendAndClose(Vec::new()),
+            },
+        ),
         {
             // Written once: that takes the other library longer than a case may.
             let written = OnceLock::new();

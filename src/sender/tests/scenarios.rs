@@ -520,3 +520,26 @@ fn timers_do_not_pile_up() {
     }
     assert!(world.sender.timers.len() < 50, "{}", world.sender.timers.len());
 }
+
+/// However many brokers a cluster names whose hosts have no address, they are looked up at the pace of the backoff.
+#[test]
+fn nameless_brokers_are_no_storm() {
+    let options = options(1).on_produce(|_| Fault::None);
+    let mut world = World::new(16, options, config());
+    world.topic("t");
+    world.spoil = Some(Box::new(|response| {
+        let like = response.brokers[0].clone();
+        let named = (1..5000).map(|id| Broker { node_id: id, host: format!("host-{id}"), ..like.clone() });
+        response.brokers = named.collect();
+    }));
+    // The next answer names them; then the one good broker is gone.
+    world.shared.topic("u");
+    let until = world.now + Duration::from_secs(1);
+    world.run_until(until);
+    world.kill_for(0, Duration::from_secs(100_000));
+    let before = world.look_ups;
+    let until = world.now + Duration::from_secs(60);
+    world.run_until(until);
+    let look_ups = world.look_ups - before;
+    assert!((20..150).contains(&look_ups), "{look_ups} look-ups in a minute");
+}

@@ -74,6 +74,8 @@ pub struct World {
     pub restarts: u32,
     /// Without time going by.
     turns: u32,
+    /// Names that were to be looked up.
+    pub look_ups: u32,
     /// Changes metadata answers on their way.
     pub spoil: Option<Box<dyn FnMut(&mut MetadataResponse)>>,
 }
@@ -107,6 +109,7 @@ impl World {
             down: HashSet::new(),
             restarts: 0,
             turns: 0,
+            look_ups: 0,
             spoil: None,
         }
     }
@@ -209,8 +212,10 @@ impl World {
         while let Some(action) = self.sender.poll_action() {
             match action {
                 Action::Resolve { host, port } => {
-                    let address: SocketAddr = format!("{host}:{port}").parse().unwrap();
-                    self.sender.handle_resolved(self.now(), &host, port, Ok(vec![address]));
+                    self.look_ups += 1;
+                    let address: Result<SocketAddr, _> = format!("{host}:{port}").parse();
+                    let answer = address.map(|address| vec![address]).map_err(|_| "no such host".to_owned());
+                    self.sender.handle_resolved(self.now(), &host, port, answer);
                 }
                 Action::Connect { connection, address } => {
                     let node = i32::from(address.port()) - 1000;
