@@ -27,7 +27,8 @@ const PEERS_AT_ONCE: u32 = 10;
 /// Upkeep of metadata.
 #[derive(Debug, Default)]
 pub struct Control {
-    connection: Option<ConnectionId>,
+    /// The connection, once it is begun.
+    pub connection: Option<ConnectionId>,
     /// Rotates over the peers, so that a bad one is not asked for ever.
     turn: usize,
     /// Peers tried in vain since one was of use, and when the next may be.
