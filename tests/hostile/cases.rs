@@ -1,7 +1,5 @@
 //! What a broker can do wrong, and what must come of it. Shared by the library's test and the command's.
 
-use std::sync::OnceLock;
-
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
@@ -359,20 +357,30 @@ fn bad_metadata() -> Vec<Case> {
                 _ => Deed::SendAndClose(Vec::new()),
             },
         ),
-        {
-            // Written once: that takes the other library longer than a case may.
-            let written = OnceLock::new();
-            on("100,000 topics that nobody asked for", METADATA, Delivered, move |asked| {
-                let many = |response: &mut MetadataResponse| {
-                    let like = response.topics[0].clone();
-                    let name = |n: u32| Some(text(&format!("unasked-{n}")).into());
-                    response.topics.extend((0..100_000).map(|n| like.clone().with_name(name(n))));
-                };
-                let frame: &Vec<u8> = written.get_or_init(|| edit(&asked, many));
-                Deed::Send([&frame[..4], &asked.answer[4..8], &frame[8..]].concat())
-            })
-        },
+        on("100,000 topics that nobody asked for", METADATA, Delivered, |asked| Deed::Send(many_topics(&asked))),
     ]
+}
+
+/// The answer with 100,000 topics more. Put together by hand: the other library takes longer than a case may.
+fn many_topics(asked: &Asked) -> Vec<u8> {
+    assert_eq!(asked.version, 13, "what stands behind the topics, and that the count is compact");
+    let more = edit(asked, |response: &mut MetadataResponse| {
+        let topic = response.topics[0].clone().with_name(Some(text("unasked-000000").into()));
+        response.topics.push(topic);
+    });
+    let one = &asked.answer;
+    let count = (4..one.len()).find(|at| one[*at] != more[*at]).unwrap();
+    let end = one.len() - 3;
+    let mut element = more[end..more.len() - 3].to_vec();
+    let digits = element.windows(6).position(|bytes| bytes == b"000000").unwrap();
+    // 100,001 topics, and one more as compact counts are.
+    let mut out = [&one[..count], &[0xa2, 0x8d, 0x06], &one[count + 1..end]].concat();
+    for number in 0..100_000 {
+        element[digits..digits + 6].copy_from_slice(format!("{number:06}").as_bytes());
+        out.extend_from_slice(&element);
+    }
+    out.extend_from_slice(&one[end..]);
+    sized(out)
 }
 
 fn bad_producer_ids() -> Vec<Case> {
