@@ -283,8 +283,11 @@ impl Sender {
     /// The name look-up that an [`Action::Resolve`] asked for has ended.
     pub fn handle_resolved(&mut self, now: Now, host: &str, port: u16, answer: Result<Vec<SocketAddr>, String>) {
         self.at(now);
-        if answer.is_err() && self.control.connection.is_none() {
-            self.control_failed();
+        if let Err(why) = &answer {
+            self.shared.set_trouble(Some(format!("{host}:{port}: {why}")));
+            if self.control.connection.is_none() {
+                self.control_failed();
+            }
         }
         let backoff = self.reconnect_backoff();
         let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);

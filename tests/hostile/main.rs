@@ -274,3 +274,16 @@ fn broken_after_each_good_answer_over_io_uring() {
 fn broken_after_each_good_answer_over_epoll() {
     broken_after_each_good_answer(DriverChoice::Epoll);
 }
+
+/// No broker at all: the message names each server's host and port, and why it is of no use.
+#[test]
+fn servers_without_address_or_listener_are_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    for (servers, words) in [(&*closed, "refused"), ("no-such-host.invalid:9092", "address")] {
+        let producer = producer(servers, DriverChoice::Auto);
+        let error = producer.warm_up(&[TOPIC]).unwrap_err();
+        check_message(&error.to_string(), servers, &[words]).unwrap();
+    }
+}
