@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringmail::{DeliveryListener, Producer, ProducerBuilder, SendError};
 
-use crate::diagnose::diagnose;
+use crate::diagnose::{self, diagnose};
 use crate::exit::{Exit, Failure};
 use crate::log::say;
 use crate::settings::Settings;
@@ -66,7 +66,8 @@ pub fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Durati
             SendError::Timeout { .. } if waited < patience => {}
             SendError::Timeout { waited_for, .. } => {
                 let waited_for = waited_for.clone();
-                let text = format!("{}\n{}", SendError::Timeout { waited, waited_for }, diagnose(servers));
+                let diagnosis = diagnose(servers, diagnose::PATIENCE.min(patience));
+                let text = format!("{}\n{diagnosis}", SendError::Timeout { waited, waited_for });
                 return Err(Failure { exit: Exit::NotReady, text });
             }
             _ => return Err(Failure::new(Exit::NotReady, error)),
@@ -74,7 +75,8 @@ pub fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Durati
         if silent && waited >= SILENCE.min(patience / 2) {
             silent = false;
             if matches!(error, SendError::Timeout { .. }) {
-                say(&format!("ringmail: still waiting for a broker:\n{}", diagnose(servers)));
+                let diagnosis = diagnose(servers, diagnose::PATIENCE.min(patience.saturating_sub(waited)));
+                say(&format!("ringmail: still waiting for a broker:\n{diagnosis}"));
             }
         }
     }

@@ -28,6 +28,7 @@ fn failed(place: &Arc<Place>) -> Outcome {
             waited: Duration::from_secs(1),
             attempts: 1,
             broker: None,
+            trouble: None,
         },
     ))
 }

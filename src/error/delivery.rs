@@ -58,6 +58,8 @@ pub(crate) struct Failure {
     pub attempts: u32,
     /// The last error that a broker answered with, this time or on an earlier try.
     pub broker: Option<BrokerError>,
+    /// What stood in the way last besides that: whom it concerns, and what was wrong.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// A record was accepted and could not be delivered. Cheap to clone: all records of a batch share one.
@@ -76,7 +78,14 @@ impl DeliveryError {
 
     /// An error on the caller's side, made where the record's place is not at hand. What becomes of the record is open.
     pub(crate) fn placeless(kind: DeliveryErrorKind) -> Self {
-        let failure = Failure { kind, written: Written::Possibly, waited: Duration::ZERO, attempts: 0, broker: None };
+        let failure = Failure {
+            kind,
+            written: Written::Possibly,
+            waited: Duration::ZERO,
+            attempts: 0,
+            broker: None,
+            trouble: None,
+        };
         Self(Arc::new(Inner { place: None, failure }))
     }
 
@@ -113,6 +122,12 @@ impl DeliveryError {
     /// The last error that a broker answered with, this time or on an earlier try.
     pub fn broker(&self) -> Option<&BrokerError> {
         self.0.failure.broker.as_ref()
+    }
+
+    /// What stood in the way last, unless a broker's answer did: which broker (`host:port`) could not be reached, closed
+    /// the connection, did not answer or gave an answer that is none, in words.
+    pub fn trouble(&self) -> Option<&str> {
+        self.0.failure.trouble.as_deref()
     }
 
     /// Two sentences: what happened, and what may help.
@@ -169,6 +184,9 @@ impl fmt::Display for DeliveryError {
                 _ => write!(f, ", last answer {broker}")?,
             }
         }
+        if let Some(trouble) = self.trouble() {
+            write!(f, ": {trouble}")?;
+        }
         if self.kind() != DeliveryErrorKind::WouldDeadlock {
             let written = match self.written() {
                 Written::No => "not written",
@@ -210,7 +228,10 @@ mod tests {
 
     fn error(kind: DeliveryErrorKind, written: Written, attempts: u32, broker: Option<BrokerError>) -> DeliveryError {
         let place = Arc::new(Place { topic: "orders".into(), partition: 3 });
-        DeliveryError::new(&place, Failure { kind, written, waited: Duration::from_secs(120), attempts, broker })
+        DeliveryError::new(
+            &place,
+            Failure { kind, written, waited: Duration::from_secs(120), attempts, broker, trouble: None },
+        )
     }
 
     #[test]

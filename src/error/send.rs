@@ -108,7 +108,7 @@ pub enum WaitedFor {
 pub enum Trouble {
     /// A broker's answer.
     Broker(BrokerError),
-    /// No broker could be reached: why, in words.
+    /// No broker could be reached, or none gave an answer of use: which one (`host:port`) and why, in words.
     Connection(String),
 }
 

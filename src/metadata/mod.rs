@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::wire::error_code::ErrorCode;
-use crate::wire::metadata::MetadataResponse;
+use crate::wire::metadata::{MetadataResponse, Topic};
 
 /// A 16-byte topic id (KIP-516). All zero: unknown.
 pub type TopicId = [u8; 16];
@@ -18,6 +18,23 @@ pub struct BrokerAddress {
     pub host: String,
     /// TCP port, 1 to 65535.
     pub port: u16,
+}
+
+/// The longest host name that can have an address (RFC 1035), with room for what resolvers add.
+const HOST_MAX: usize = 255;
+
+impl BrokerAddress {
+    /// An address that a cluster named, or why nobody can connect to it. What is kept is fit to be shown.
+    pub fn new(host: &str, port: i32) -> Result<Self, String> {
+        let unfit = |c: char| c.is_control() || c.is_whitespace();
+        match u16::try_from(port) {
+            _ if host.is_empty() => Err("an empty host name".to_owned()),
+            _ if host.len() > HOST_MAX => Err(format!("a host name of {} bytes", host.len())),
+            _ if host.contains(unfit) => Err("a host name with blanks or control characters".to_owned()),
+            Err(_) | Ok(0) => Err(format!("port {port}")),
+            Ok(port) => Ok(Self { host: host.to_owned(), port }),
+        }
+    }
 }
 
 /// A partition's leader as last heard.
@@ -61,38 +78,49 @@ pub enum TopicChange {
     Refused(ErrorCode),
 }
 
+/// How many partitions an answer gives a topic. Indexes come from the network: none is believed that the number of
+/// entries does not account for.
+fn partition_count(heard: &Topic) -> usize {
+    let indexes = heard.partitions.iter().filter_map(|partition| usize::try_from(partition.index).ok());
+    indexes.filter(|index| *index < heard.partitions.len()).max().map_or(0, |last| last + 1)
+}
+
 impl Cluster {
-    /// Takes over `response` and tells what it said of each topic in it. Older leader epochs are ignored, an answer
-    /// without brokers changes nothing (`None`), addresses that cannot be connected to are left out.
-    pub fn merge(&mut self, response: &MetadataResponse) -> Option<Vec<(Arc<str>, TopicChange)>> {
-        let brokers: HashMap<i32, BrokerAddress> = response
-            .brokers
-            .iter()
-            .filter_map(|broker| {
-                let port = u16::try_from(broker.port).ok().filter(|port| *port != 0)?;
-                let host = Some(broker.host.clone()).filter(|host| !host.is_empty())?;
-                Some((broker.node_id, BrokerAddress { host, port }))
-            })
-            .collect();
+    /// Takes over `response` and tells what it said of each topic that is `asked` for. Older leader epochs are ignored,
+    /// addresses that cannot be connected to are left out, a topic without an error and without a partition says
+    /// nothing. An answer without any broker changes nothing; the error says in words what it has instead.
+    pub fn merge(
+        &mut self,
+        response: &MetadataResponse,
+        asked: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(Arc<str>, TopicChange)>, String> {
+        let mut brokers = HashMap::new();
+        let mut unfit = None;
+        for broker in &response.brokers {
+            match BrokerAddress::new(&broker.host, broker.port) {
+                Ok(address) => drop(brokers.insert(broker.node_id, address)),
+                Err(why) => drop(unfit.get_or_insert_with(|| format!(" (broker {} has {why})", broker.node_id))),
+            }
+        }
         if brokers.is_empty() {
-            return None;
+            return Err(format!("its metadata names no broker to connect to{}", unfit.unwrap_or_default()));
         }
         self.brokers = brokers;
-        let mut changes = Vec::with_capacity(response.topics.len());
+        let mut changes = Vec::new();
         for topic in &response.topics {
-            let Some(name) = topic.name.as_deref() else { continue };
+            let Some(name) = topic.name.as_deref().filter(|name| asked(name)) else { continue };
             let name = self.topics.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| known.clone());
-            let change = if topic.error == ErrorCode::NONE || !topic.partitions.is_empty() {
-                self.merge_topic(&name, topic)
-            } else {
-                TopicChange::Refused(topic.error)
+            let change = match partition_count(topic) {
+                count @ 1.. => self.merge_topic(&name, topic, count),
+                0 if topic.error != ErrorCode::NONE => TopicChange::Refused(topic.error),
+                0 => continue,
             };
             changes.push((name, change));
         }
-        Some(changes)
+        Ok(changes)
     }
 
-    fn merge_topic(&mut self, name: &Arc<str>, heard: &crate::wire::metadata::Topic) -> TopicChange {
+    fn merge_topic(&mut self, name: &Arc<str>, heard: &Topic, count: usize) -> TopicChange {
         let known = self.topics.entry(name.clone()).or_default();
         // Without ids (brokers before 2.8) a re-created topic cannot be told from the old one.
         let recreated = known.id != heard.id && known.id != TopicId::default() && heard.id != TopicId::default();
@@ -100,9 +128,6 @@ impl Cluster {
             known.leaders.clear();
         }
         known.id = heard.id;
-        let count = heard.partitions.iter().filter_map(|p| usize::try_from(p.index).ok()).map(|i| i + 1).max();
-        // The indexes come from the network: believe as many as there are entries.
-        let count = count.unwrap_or(0).min(heard.partitions.len());
         if count > known.leaders.len() {
             known.leaders.resize(count, Leader::NONE);
         }
@@ -135,5 +160,71 @@ impl Cluster {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::metadata::{Broker, Partition};
+
+    fn broker(node_id: i32, host: &str, port: i32) -> Broker {
+        Broker { node_id, host: host.to_owned(), port, rack: None }
+    }
+
+    fn partition(index: i32, leader_id: i32, leader_epoch: i32) -> Partition {
+        Partition { error: ErrorCode::NONE, index, leader_id, leader_epoch, replicas: 1, in_sync: 1 }
+    }
+
+    fn answer(error: ErrorCode, partitions: Vec<Partition>) -> MetadataResponse {
+        let topic =
+            |name: &str| Topic { error, name: Some(name.to_owned()), id: [1; 16], partitions: partitions.clone() };
+        let topics = vec![topic("t"), topic("unasked")];
+        MetadataResponse { brokers: vec![broker(1, "host", 9092)], topics, ..MetadataResponse::default() }
+    }
+
+    #[test]
+    fn addresses_that_nobody_can_connect_to() {
+        assert!(BrokerAddress::new("host-1.example", 65_535).is_ok());
+        assert!(BrokerAddress::new("::1", 1).is_ok());
+        for port in [0, -1, 65_536, 70_000, i32::MIN, i32::MAX] {
+            assert_eq!(BrokerAddress::new("host", port), Err(format!("port {port}")));
+        }
+        for host in ["", "a b", "a\nb", "\x1b[2J", &"h".repeat(256)] {
+            assert!(BrokerAddress::new(host, 9092).is_err_and(|why| why.contains("host name")), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_broker_changes_nothing() {
+        let mut cluster = Cluster::default();
+        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), |_| true).unwrap();
+        let spoiled = MetadataResponse { brokers: vec![broker(3, "host", 0)], ..answer(ErrorCode::NONE, vec![]) };
+        let error = cluster.merge(&spoiled, |_| true).unwrap_err();
+        assert_eq!(error, "its metadata names no broker to connect to (broker 3 has port 0)");
+        assert_eq!((cluster.brokers.len(), cluster.leader("t", 0).node), (1, 1));
+    }
+
+    #[test]
+    fn indexes_and_names_from_the_network_allocate_nothing() {
+        let mut cluster = Cluster::default();
+        let partitions = [i32::MAX, 1_000_000_000, -1, i32::MIN, 0, 0].map(|index| partition(index, 1, 0)).to_vec();
+        let changes = cluster.merge(&answer(ErrorCode::NONE, partitions), |name| name == "t").unwrap();
+        // One: no other index is accounted for by the entries.
+        assert_eq!(changes, [("t".into(), TopicChange::Known { partitions: 1, recreated: false })]);
+        assert_eq!((cluster.leader("t", 0).node, cluster.leader("t", 1)), (1, Leader::NONE));
+        assert_eq!(cluster.topics.len(), 1);
+    }
+
+    #[test]
+    fn a_topic_without_partitions_says_nothing_but_its_error() {
+        let mut cluster = Cluster::default();
+        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), |_| true).unwrap();
+        for partitions in [vec![], vec![partition(-1, 1, 1)], vec![partition(i32::MAX, 1, 1)]] {
+            assert_eq!(cluster.merge(&answer(ErrorCode::NONE, partitions), |_| true), Ok(vec![]));
+        }
+        let changes = cluster.merge(&answer(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, vec![]), |name| name == "t");
+        assert_eq!(changes, Ok(vec![("t".into(), TopicChange::Refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))]));
+        assert_eq!(cluster.leader("t", 0).node, 1, "what was known stays");
     }
 }

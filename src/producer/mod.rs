@@ -279,7 +279,8 @@ impl Producer {
         let identified = || shared.identified.load(Ordering::Acquire).then_some(Ok(()));
         let step = || identified().or_else(|| core.check_life().err().map(Err));
         block_until(&shared.changed, core.deadline(), step).unwrap_or_else(|| {
-            let trouble = shared.trouble().map(|why| Box::new(Trouble::Connection(why)));
+            let why = shared.identity_trouble().or_else(|| shared.trouble());
+            let trouble = why.map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })
         })
     }

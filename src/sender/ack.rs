@@ -1,12 +1,14 @@
 //! Answers to Produce requests: what each partition's answer decides.
 
+use std::sync::Arc;
+
 use super::Sender;
 use super::connection::Request;
 use super::in_flight::Batch;
 use super::transmit::ConnectionId;
 use crate::completion::Outcome;
 use crate::error::{BrokerError, DeliveryErrorKind};
-use crate::metadata::Leader;
+use crate::metadata::{BrokerAddress, Leader};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::{ApiKey, response_header};
 use crate::wire::produce::{self, PartitionAnswer, TopicRef};
@@ -99,37 +101,47 @@ impl Sender {
             .and_then(|(_, body)| produce::decode_response(body, version, &mut visit));
         let result = match tail {
             Ok(tail) => {
-                self.throttle(id, tail.throttle_ms);
-                for endpoint in &tail.node_endpoints {
-                    self.learn_broker(endpoint);
+                if strays > 0 {
+                    Err("it answered for partitions that were not asked".to_owned())
+                } else {
+                    self.throttle(id, tail.throttle_ms);
+                    let leads = |node| answers.iter().any(|(_, a)| a.leader.is_some_and(|leader| leader.node == node));
+                    for endpoint in tail.node_endpoints.iter().filter(|endpoint| leads(endpoint.node_id)) {
+                        self.learn_broker(endpoint);
+                    }
+                    Ok(())
                 }
-                if strays > 0 { Err("it answered for partitions that were not asked".into()) } else { Ok(()) }
             }
             Err(error) => Err(format!("its answer to Produce cannot be read: {error}")),
         };
+        let name = self.connections.get(&id).map_or_else(|| Arc::from(""), |connection| connection.name.clone());
         if result.is_ok() {
+            self.prove(id);
             for (batch, answer) in answers.drain(..) {
-                self.settle(batch, answer);
+                self.settle(batch, answer, &name);
             }
         }
         // Without an answer, or with one that cannot be trusted, nothing is known of a batch.
         batches.extend(answers.drain(..).map(|(batch, _)| Some(batch)));
         self.spare_answers = answers;
         let unanswered = batches.iter().any(Option::is_some);
-        self.lose_batches(batches, true, DeliveryErrorKind::BadAnswer);
-        match result {
-            Ok(()) if unanswered => Err("it did not answer for all partitions".into()),
+        let result = match result {
+            Ok(()) if unanswered => Err("it did not answer for all partitions".to_owned()),
             result => result,
-        }
+        };
+        let trouble: Option<Arc<str>> = result.as_ref().err().map(|why| format!("{name}: {why}").into());
+        self.lose_batches(batches, true, DeliveryErrorKind::BadAnswer, &trouble.unwrap_or(name));
+        result
     }
 
-    fn settle(&mut self, mut batch: Batch, answer: Answer) {
+    fn settle(&mut self, mut batch: Batch, answer: Answer, name: &Arc<str>) {
         self.book_out(&batch);
         let id = batch.partition;
         let error = answer.error;
         let first_attempt = batch.attempts == 1;
         if error != ErrorCode::NONE {
-            batch.last_error = Some(BrokerError::new(error, answer.message.as_deref()));
+            batch.last_error = Some(BrokerError::new(error, answer.message.as_deref()).from(name.clone()));
+            batch.trouble = None;
             batch.possibly_written |= may_be_appended(error, answer.base_offset);
         }
         if error.is_invalid_metadata() {
@@ -148,7 +160,10 @@ impl Sender {
                 // A duplicate's answer carries a time on CreateTime topics too: trust it only where it belongs.
                 let trusted = first_attempt || self.topics[topic].log_append_time;
                 let outcome = Outcome::Delivered {
-                    base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
+                    // The last record's offset must be one, too.
+                    base_offset: (answer.base_offset >= 0
+                        && answer.base_offset.checked_add(i64::from(batch.count)).is_some())
+                    .then_some(answer.base_offset),
                     log_append_time: (trusted && answer.log_append_time >= 0).then_some(answer.log_append_time),
                 };
                 self.delivered(batch, outcome);
@@ -168,13 +183,9 @@ impl Sender {
     }
 
     fn learn_broker(&mut self, endpoint: &produce::NodeEndpoint) {
-        let port = u16::try_from(endpoint.port).unwrap_or(0);
-        if port == 0 || endpoint.host.is_empty() {
-            return;
-        }
-        let address = crate::metadata::BrokerAddress { host: endpoint.host.clone(), port };
+        let Ok(address) = BrokerAddress::new(&endpoint.host, endpoint.port) else { return };
+        self.nodes.entry(endpoint.node_id).or_insert_with(|| super::Node::new(&address.host, address.port));
         self.cluster.brokers.insert(endpoint.node_id, address);
-        self.nodes.entry(endpoint.node_id).or_insert_with(|| super::Node::new(&endpoint.host, port));
     }
 
     /// acks=0: the kernel has taken the request. Before that counts, the turn's other events get a chance to say that
@@ -196,8 +207,9 @@ impl Sender {
         for held in &mut self.unconfirmed {
             held.polled = true;
         }
-        for Unconfirmed { batch, .. } in confirmed.drain(..) {
+        for Unconfirmed { batch, connection, .. } in confirmed.drain(..) {
             self.book_out(&batch);
+            self.prove(connection);
             let id = batch.partition;
             self.delivered(batch, Outcome::Delivered { base_offset: None, log_append_time: None });
             self.consider(id);
@@ -206,11 +218,11 @@ impl Sender {
 
     /// acks=0: the connection died with records in the kernel's hands. Nobody can tell whether they arrived, and
     /// sending them again could store them twice.
-    pub(super) fn lose_unacknowledged(&mut self, id: ConnectionId) {
+    pub(super) fn lose_unacknowledged(&mut self, id: ConnectionId, trouble: &Arc<str>) {
         let lost: Vec<_> = self.unconfirmed.extract_if(.., |held| held.connection == id).collect();
         for Unconfirmed { mut batch, .. } in lost {
             self.book_out(&batch);
-            batch.possibly_written = true;
+            (batch.possibly_written, batch.trouble) = (true, Some(trouble.clone()));
             let partition = batch.partition;
             self.fail(batch, DeliveryErrorKind::Disconnected);
             self.consider(partition);

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::in_flight::Batch;
@@ -88,8 +89,8 @@ pub enum Peer {
 pub enum Asked {
     /// Which versions the broker speaks.
     ApiVersions { version: i16 },
-    /// Metadata.
-    Metadata { version: i16 },
+    /// Metadata, of the first so many topics at least.
+    Metadata { version: i16, topics: usize },
     /// A producer id.
     InitProducerId { version: i16 },
     /// Batches, one per partition at most; an answer takes its batch out.
@@ -159,10 +160,14 @@ pub struct Connection {
     pub role: Role,
     /// Whom it leads to.
     pub peer: Peer,
-    /// `host:port (address)`, for messages.
-    pub name: String,
+    /// `host:port`, with the node's id on lanes, for messages.
+    pub name: Arc<str>,
     /// Where it is in its life.
     pub state: State,
+    /// It was Ready once.
+    pub negotiated: bool,
+    /// It gave an answer that was of use.
+    pub proven: bool,
     /// Valid once Ready.
     pub versions: Versions,
     /// Collects answers.
@@ -179,6 +184,8 @@ pub struct Connection {
     pub setup_deadline: Duration,
     /// The broker asked us to send nothing before this time (KIP-219).
     pub throttled_until: Duration,
+    /// For how many milliseconds it last asked for that.
+    pub throttle_ms: i32,
     /// When it was last of use.
     pub last_used: Duration,
     /// Its timer.
@@ -190,12 +197,14 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose TCP set-up starts now.
-    pub fn new(role: Role, peer: Peer, name: String, now: Duration, setup_deadline: Duration) -> Self {
+    pub fn new(role: Role, peer: Peer, name: Arc<str>, now: Duration, setup_deadline: Duration) -> Self {
         Self {
             role,
             peer,
             name,
             state: State::Connecting,
+            negotiated: false,
+            proven: false,
             versions: Versions::default(),
             frames: FrameReader::default(),
             unanswered: VecDeque::new(),
@@ -204,6 +213,7 @@ impl Connection {
             head_since: now,
             setup_deadline,
             throttled_until: Duration::ZERO,
+            throttle_ms: 0,
             last_used: now,
             armed: Armed::default(),
             closed_because: None,
@@ -254,6 +264,20 @@ impl Connection {
         self.head_since = now;
         self.last_used = now;
         Ok(request)
+    }
+
+    /// How much came of an answer that is not whole, in words; nothing when none did.
+    pub fn progress(&self) -> String {
+        match (self.frames.buffered(), self.frames.announced()) {
+            (0, _) => String::new(),
+            (came, Some(size)) => format!(", after {came} of an answer's {} bytes", i64::from(size) + 4),
+            (came, None) => format!(", after {came} bytes of an answer's size"),
+        }
+    }
+
+    /// What a broker wants that keeps us from sending, in words.
+    pub fn throttle_words(&self) -> String {
+        format!("it asked for no requests for {} ms (throttle_time_ms)", self.throttle_ms)
     }
 
     /// True when a request may be handed to the driver.

@@ -20,32 +20,59 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
 use crate::wire::{init_producer_id, metadata};
 
+/// So many peers are tried one right after the other. Each has a backoff of its own; further ones wait all the same,
+/// for a cluster may name any number of them.
+const PEERS_AT_ONCE: u32 = 10;
+
 /// Upkeep of metadata.
 #[derive(Debug, Default)]
 pub struct Control {
-    connection: Option<ConnectionId>,
+    /// The connection, once it is begun.
+    pub connection: Option<ConnectionId>,
     /// Rotates over the peers, so that a bad one is not asked for ever.
     turn: usize,
+    /// Peers tried in vain since one was of use, and when the next may be.
+    vain: u32,
+    connect_at: Duration,
     wanted: bool,
     asked: bool,
     not_before: Duration,
     last_answer: Duration,
     failures: u32,
+    /// Who gave the last answer.
+    source: Option<Arc<str>>,
     /// Its timer.
     pub armed: Armed,
 }
 
-impl Control {
-    /// This connection is gone.
-    pub fn lost(&mut self, id: ConnectionId) {
-        if self.connection == Some(id) {
-            self.connection = None;
-            self.asked = false;
+impl Sender {
+    /// This connection is gone, for that reason; `proven`: it was of use. What was asked on it must be asked again.
+    pub(super) fn lose_control(&mut self, id: ConnectionId, proven: bool, trouble: &str) {
+        if self.control.connection == Some(id) {
+            self.control.connection = None;
+            self.control.asked = false;
+            self.lose_identity_request(trouble);
+            if !proven {
+                self.control_failed();
+            }
         }
     }
-}
 
-impl Sender {
+    /// One more peer was tried in vain.
+    pub(super) fn control_failed(&mut self) {
+        self.control.vain = self.control.vain.saturating_add(1);
+        let beyond = self.control.vain.saturating_sub(PEERS_AT_ONCE);
+        let pause = self.reconnect_backoff().after(beyond, self.random.next());
+        self.control.connect_at = self.now.monotonic + pause;
+    }
+
+    /// The control connection is of use.
+    pub(super) fn prove_control(&mut self, id: ConnectionId) {
+        if self.control.connection == Some(id) {
+            self.control.vain = 0;
+        }
+    }
+
     /// Metadata is to be asked for, as soon as the backoff allows.
     pub(super) fn want_metadata(&mut self) {
         self.control.wanted = true;
@@ -115,13 +142,16 @@ impl Sender {
         } else if let Some(version) = versions.init_producer_id {
             self.ask_producer_id(id, version);
         } else {
-            let why = "the broker has no InitProducerId; set enable.idempotence=false for brokers before 0.11";
-            self.shared.set_trouble(Some(why.into()));
+            let why = "it has no InitProducerId; set enable.idempotence=false for brokers before 0.11";
+            self.shared.set_identity_trouble(Some(format!("{}: {why}", connection.name)));
         }
     }
 
     fn connect_control(&mut self) {
         let now = self.now.monotonic;
+        if now < self.control.connect_at {
+            return self.control.armed.at(&mut self.timers, self.control.connect_at, Timer::Control);
+        }
         let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
         nodes.sort_unstable();
         let turn = self.control.turn;
@@ -170,26 +200,35 @@ impl Sender {
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let auto_create = self.config.allow_auto_create;
-        self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version }, |out| {
+        let topics = self.topics.len();
+        self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version, topics }, |out| {
             metadata::encode_request(out, version, Some(&names), auto_create);
         });
     }
 
-    /// Reads a metadata answer and passes on what changed.
-    pub(super) fn read_metadata(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
+    /// Reads a metadata answer to a request that named the first `asked` topics, as far as they are not known, and
+    /// passes on what changed.
+    pub(super) fn read_metadata(
+        &mut self,
+        id: ConnectionId,
+        version: i16,
+        asked: usize,
+        body: &[u8],
+    ) -> Result<(), String> {
         let response = metadata::decode_response(body, version)
             .map_err(|error| format!("its metadata cannot be read: {error}"))?;
-        self.throttle(id, response.throttle_ms);
         let now = self.now.monotonic;
         self.control.asked = false;
-        let Some(changes) = self.cluster.merge(&response) else {
-            // A broker that is starting, say: ask again.
-            self.metadata_failed();
-            self.want_metadata();
-            return Ok(());
-        };
+        // One without brokers may come from a broker that is starting: another one is asked.
+        let changes = self.cluster.merge(&response, |name| self.topic_index.contains_key(name))?;
         self.control.last_answer = now;
-        let mut troubled = false;
+        let source = self.connections.get(&id).map(|connection| connection.name.clone());
+        self.control.source = source.clone();
+        self.prove(id);
+        let unanswered = self.note_unanswered(asked, &changes);
+        let mut troubled = unanswered.is_some();
+        self.shared.set_trouble(unanswered.zip(source).map(|(why, source)| format!("{source}: {why}")));
+        self.throttle(id, response.throttle_ms);
         self.take_brokers();
         for (name, change) in changes {
             let Some(at) = self.topic_index.get(&name).map(|at| *at as usize) else { continue };
@@ -214,6 +253,42 @@ impl Sender {
         Ok(())
     }
 
+    /// Lets those ask again who wait for a topic that the answer says nothing of. The first such, in words.
+    fn note_unanswered(&self, asked: usize, changes: &[(Arc<str>, TopicChange)]) -> Option<String> {
+        let unknown = self.topics.iter().take(asked).filter(|topic| topic.partitions.is_empty());
+        let mut first = None;
+        for topic in unknown.filter(|topic| changes.iter().all(|(name, _)| *name != topic.shared.name)) {
+            topic.shared.set_unanswered();
+            first.get_or_insert_with(|| format!("its metadata tells no partition of topic '{}'", topic.shared.name));
+        }
+        first
+    }
+
+    /// Why a partition cannot be sent to, in words, as far as that can be said of it alone.
+    pub(super) fn trouble_of_partition(&self, id: u32) -> Option<Arc<str>> {
+        let partition = self.partitions.get(id as usize)?;
+        let leader = partition.leader;
+        let source = self.control.source.as_deref().unwrap_or("the cluster");
+        if leader < 0 {
+            return Some(format!("{source}: it names no leader of the partition").into());
+        }
+        let Some(node) = self.nodes.get(&leader) else {
+            return Some(format!("{source}: it names broker {leader} as leader and no address of it").into());
+        };
+        if let Some(why) = &node.endpoint.trouble {
+            return Some(format!("{}:{} (broker {leader}): {why}", node.endpoint.host, node.endpoint.port).into());
+        }
+        if !self.identity.ready() && partition.sequences.producer().is_none() {
+            let why = self.shared.identity_trouble().or_else(|| self.shared.trouble());
+            return Some(
+                format!("no producer id{}{}", if why.is_some() { "; " } else { "" }, why.unwrap_or_default()).into(),
+            );
+        }
+        let connection = self.connections.get(&node.lane?)?;
+        (self.now.monotonic < connection.throttled_until)
+            .then(|| format!("{}: {}", connection.name, connection.throttle_words()).into())
+    }
+
     fn metadata_failed(&mut self) {
         self.control.failures = self.control.failures.saturating_add(1);
         self.control.not_before =
@@ -222,10 +297,12 @@ impl Sender {
 
     fn needs_leader(&self, id: u32) -> bool {
         let partition = &self.partitions[id as usize];
-        partition.leader < 0 && (partition.active || !partition.queue.is_empty())
+        !self.nodes.contains_key(&partition.leader) && (partition.active || !partition.queue.is_empty())
     }
 
     fn take_brokers(&mut self) {
+        let named = &self.cluster.brokers;
+        self.nodes.retain(|id, node| named.contains_key(id) || node.lane.is_some() || !node.ready.is_empty());
         for (id, address) in &self.cluster.brokers {
             match self.nodes.get_mut(id) {
                 Some(node) if node.endpoint.host == address.host && node.endpoint.port == address.port => {}
@@ -237,7 +314,7 @@ impl Sender {
         }
     }
 
-    /// True when a partition of it has no leader.
+    /// True when a partition of it has no leader that can be connected to.
     fn take_topic(&mut self, at: usize, count: usize, recreated: bool) -> bool {
         let topic = &mut self.topics[at];
         let name = topic.shared.name.clone();
@@ -262,7 +339,7 @@ impl Sender {
         let mut leaderless = false;
         for (index, id) in ids.iter().enumerate() {
             let leader = self.cluster.leader(&name, index as i32);
-            leaderless |= leader.node < 0;
+            leaderless |= !self.nodes.contains_key(&leader.node);
             if recreated {
                 self.partitions[*id as usize].sequences.leader_changed();
             }
@@ -305,24 +382,27 @@ impl Sender {
 
     /// Reads the answer to InitProducerId.
     pub(super) fn read_producer_id(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
-        let response = match init_producer_id::decode_response(body, version) {
-            Ok(response) => response,
-            Err(error) => {
-                self.lose_identity_request();
-                return Err(format!("its producer id cannot be read: {error}"));
-            }
-        };
+        let response = init_producer_id::decode_response(body, version)
+            .map_err(|error| format!("its producer id cannot be read: {error}"))?;
+        let (producer, epoch) = (response.producer_id, response.epoch);
+        if response.error == ErrorCode::NONE && (producer < 0 || epoch < 0) {
+            return Err(format!("it gave producer id {producer} with epoch {epoch}, and no error"));
+        }
+        self.prove(id);
         self.throttle(id, response.throttle_ms);
-        if response.error == ErrorCode::NONE && response.producer_id >= 0 {
-            self.identity = Identity::Known(ProducerId(response.producer_id), ProducerEpoch(response.epoch.max(0)));
+        if response.error == ErrorCode::NONE {
+            self.identity = Identity::Known(ProducerId(producer), ProducerEpoch(epoch));
+            self.shared.set_identity_trouble(None);
             self.shared.identified.store(true, Ordering::Release);
             self.shared.changed.wake_all();
             self.consider_active();
             return Ok(());
         }
-        self.lose_identity_request();
-        let error = BrokerError::new(response.error, None);
-        self.shared.set_trouble(Some(format!("no producer id: {error}")));
+        let mut error = BrokerError::new(response.error, None);
+        if let Some(connection) = self.connections.get(&id) {
+            error = error.from(connection.name.clone());
+        }
+        self.lose_identity_request(&format!("the last answer was {error}"));
         if !response.error.is_retriable() {
             self.fail_everything_queued(&error);
         }
@@ -330,9 +410,10 @@ impl Sender {
         Ok(())
     }
 
-    /// The producer id must be asked for again.
-    pub(super) fn lose_identity_request(&mut self) {
+    /// The producer id must be asked for again, because of that.
+    fn lose_identity_request(&mut self, trouble: &str) {
         if let Identity::Asked { failures } = self.identity {
+            self.shared.set_identity_trouble(Some(trouble.to_owned()));
             let failures = failures + 1;
             let retry_at = self.now.monotonic + self.retry_backoff().after(failures, self.random.next());
             self.identity = Identity::Wanted { retry_at, failures };

@@ -305,6 +305,7 @@ impl Sender {
             possibly_written: false,
             told: false,
             last_error: None,
+            trouble: None,
         };
         self.drain.recycle(chain);
         let left = self.drain.peek(id);

@@ -84,6 +84,8 @@ pub struct Batch {
     pub told: bool,
     /// What the broker said last.
     pub last_error: Option<BrokerError>,
+    /// What went wrong last, unless that is what a broker said: with whom, and what.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// Walking back from the newest stamped batch after an OUT_OF_ORDER_SEQUENCE_NUMBER for the oldest: a restarted broker

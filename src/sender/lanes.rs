@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sender;
 use super::connection::{Asked, Cause, Connection, Event, Peer, Request, Role, State, Versions};
 use super::endpoint::{Endpoint, Step};
+use super::stranger;
 use super::timers::{Armed, Timer};
 use super::transmit::{Action, ConnectionId, Now, Piece, Transmit};
 use crate::error::DeliveryErrorKind;
@@ -14,6 +16,13 @@ use crate::wire::api_versions;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame::FRAME_MAX;
 use crate::wire::header::{ApiKey, begin_request, end_request, response_header};
+
+/// The largest frame that is accepted before a peer has shown that it speaks Kafka's protocol: an answer to ApiVersions
+/// has about a thousand bytes.
+const FIRST_FRAME_MAX: usize = 1 << 20;
+
+/// A throttle time from which on it is worth telling those who wait.
+const THROTTLE_TOLD: Duration = Duration::from_secs(1);
 
 /// A broker that leads partitions of ours.
 #[derive(Debug)]
@@ -88,7 +97,7 @@ impl Sender {
         self.next_connection += 1;
         let now = self.now.monotonic;
         let deadline = now + self.config.connection_setup_timeout;
-        let mut connection = Connection::new(role, peer, name, now, deadline);
+        let mut connection = Connection::new(role, peer, name.into(), now, deadline);
         connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
         self.connections.insert(id, connection);
         self.actions.push_back(Action::Connect { connection: id, address });
@@ -198,11 +207,16 @@ impl Sender {
             if connection.unanswered.front().is_some_and(|request| !request.sent) {
                 return;
             }
+            let most = if connection.state == State::Negotiating { FIRST_FRAME_MAX } else { FRAME_MAX };
+            let too_large = connection.frames.announced().is_some_and(|size| size > most as i32);
             let frame = match connection.frames.next() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return,
-                Err(error) => {
-                    let why = format!("its answer is no Kafka response ({error}); is this a Kafka broker's port?");
+                Ok(Some(frame)) if !too_large => frame,
+                Ok(None) if connection.unanswered.is_empty() && connection.frames.buffered() > 0 => {
+                    return self.give_up(id, Cause::Broken, "it sends what was not asked".into());
+                }
+                Ok(None) if !too_large => return,
+                _ => {
+                    let why = stranger::describe(connection.frames.head(), most);
                     return self.give_up(id, Cause::Broken, why);
                 }
             };
@@ -229,17 +243,14 @@ impl Sender {
                 let (_, body) = response_header(frame, ApiKey::API_VERSIONS, version).map_err(words)?;
                 self.read_versions(id, version, body)
             }
-            Asked::Metadata { version } => {
+            Asked::Metadata { version, topics } => {
                 let (_, body) = response_header(frame, ApiKey::METADATA, version).map_err(words)?;
-                self.read_metadata(id, version, body)
+                self.read_metadata(id, version, topics, body)
             }
-            Asked::InitProducerId { version } => match response_header(frame, ApiKey::INIT_PRODUCER_ID, version) {
-                Ok((_, body)) => self.read_producer_id(id, version, body),
-                Err(error) => {
-                    self.lose_identity_request();
-                    Err(words(error))
-                }
-            },
+            Asked::InitProducerId { version } => {
+                let (_, body) = response_header(frame, ApiKey::INIT_PRODUCER_ID, version).map_err(words)?;
+                self.read_producer_id(id, version, body)
+            }
             Asked::Produce { version, batches } => self.read_produce(id, version, batches, frame),
         }
     }
@@ -263,11 +274,8 @@ impl Sender {
         if !connection.on(Event::Versions) {
             return Ok(());
         }
+        connection.negotiated = true;
         let (peer, role) = (connection.peer, connection.role);
-        if let Some(endpoint) = self.endpoint(peer) {
-            endpoint.succeeded();
-        }
-        self.shared.set_trouble(None);
         let idle = self.now.monotonic.saturating_add(self.config.connections_max_idle);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.armed.at(&mut self.timers, idle, Timer::Connection(id));
@@ -279,13 +287,31 @@ impl Sender {
         Ok(())
     }
 
-    /// The broker asks us to send nothing on this connection for so long (KIP-219).
+    /// The connection gave an answer that was of use. Only that ends its broker's backoff: a peer may negotiate well
+    /// and answer nothing else.
+    pub(super) fn prove(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !std::mem::replace(&mut connection.proven, true) {
+            let peer = connection.peer;
+            if let Some(endpoint) = self.endpoint(peer) {
+                endpoint.succeeded();
+            }
+            self.prove_control(id);
+        }
+    }
+
+    /// The broker asks us to send nothing on this connection for so long (KIP-219). More than a record may take in all
+    /// makes no difference to records, but would keep this connection useless for up to 25 days.
     pub(super) fn throttle(&mut self, id: ConnectionId, throttle_ms: i32) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let until = self.now.monotonic + Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0));
-        if throttle_ms > 0 && until > connection.throttled_until {
-            connection.throttled_until = until;
+        let time = Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0)).min(self.config.delivery_timeout);
+        let until = self.now.monotonic + time;
+        if !time.is_zero() && until > connection.throttled_until {
+            (connection.throttled_until, connection.throttle_ms) = (until, throttle_ms);
             connection.armed.at(&mut self.timers, until, Timer::Connection(id));
+            if time >= THROTTLE_TOLD {
+                self.shared.set_trouble(Some(format!("{}: {}", connection.name, connection.throttle_words())));
+            }
         }
     }
 
@@ -311,7 +337,8 @@ impl Sender {
                 } else {
                     "no answer to ApiVersions"
                 };
-                let why = format!("{what} within {} ms; is this a Kafka broker's port?", setup.as_millis());
+                let progress = connection.progress();
+                let why = format!("{what} within {} ms{progress}; is this a Kafka broker's port?", setup.as_millis());
                 return self.give_up(id, Cause::Broken, why);
             }
             State::Connecting | State::Negotiating => next = Some(connection.setup_deadline),
@@ -324,7 +351,8 @@ impl Sender {
                     }
                     next = Some(connection.last_used.saturating_add(idle));
                 } else if now >= since + request {
-                    let why = format!("no answer within request.timeout.ms ({} ms)", request.as_millis());
+                    let progress = connection.progress();
+                    let why = format!("no answer within request.timeout.ms ({} ms){progress}", request.as_millis());
                     return self.give_up(id, Cause::RequestTimeout, why);
                 } else {
                     next = Some(since + request);
@@ -365,7 +393,6 @@ impl Sender {
             transmit.connection != id
         });
         let Some(mut connection) = self.connections.remove(&id) else { return };
-        let established = connection.state == State::Ready;
         let ours = connection.closed_because.take();
         let cause = ours.as_ref().map(|(cause, _)| *cause);
         let (timed_out, idle) = (cause == Some(Cause::RequestTimeout), cause == Some(Cause::Idle));
@@ -373,12 +400,14 @@ impl Sender {
         connection.on(Event::Closed);
         let why = ours.map(|(_, why)| why).unwrap_or_else(|| {
             if negotiating {
-                format!("{reason} while versions were negotiated; is this a Kafka broker's port without TLS?")
+                let progress = connection.progress();
+                format!("{reason} while versions were negotiated{progress}; is this a Kafka broker's port without TLS?")
             } else {
-                reason.to_string()
+                format!("{reason}{}", connection.progress())
             }
         });
         let name = connection.name.clone();
+        let trouble: Arc<str> = format!("{name}: {why}").into();
         let backoff = self.reconnect_backoff();
         let (peer, role) = (connection.peer, connection.role);
         match (role, peer) {
@@ -387,28 +416,28 @@ impl Sender {
                     node.lane = None;
                 }
             }
-            _ => self.control.lost(id),
+            _ => self.lose_control(id, connection.proven, &trouble),
         }
         if !idle {
             tracing::debug!(connection = %name, why, "lost a connection");
-            let trouble = format!("{name}: {why}");
             let endpoint = match peer {
                 Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
                 Peer::Node(id) => self.nodes.get_mut(&id).map(|node| &mut node.endpoint),
             };
             if let Some(endpoint) = endpoint {
-                endpoint.failed(now.monotonic, why, established, backoff, &mut self.random);
+                endpoint.failed(now.monotonic, why, connection.negotiated, backoff, &mut self.random);
             }
-            self.shared.set_trouble(Some(trouble));
+            self.shared.set_trouble(Some(trouble.to_string()));
         }
-        self.lose_unacknowledged(id);
+        self.lose_unacknowledged(id, &trouble);
         let kind = if timed_out { DeliveryErrorKind::RequestTimedOut } else { DeliveryErrorKind::Disconnected };
         for request in connection.unanswered.drain(..) {
             match request.asked {
                 // A frame that was cut off is not written.
-                Asked::Produce { batches, .. } => self.lose_batches(batches, request.sent || !cut_off, kind),
-                Asked::InitProducerId { .. } => self.lose_identity_request(),
-                Asked::Metadata { .. } | Asked::ApiVersions { .. } => {}
+                Asked::Produce { batches, .. } => {
+                    self.lose_batches(batches, request.sent || !cut_off, kind, &trouble);
+                }
+                Asked::InitProducerId { .. } | Asked::Metadata { .. } | Asked::ApiVersions { .. } => {}
             }
         }
         if !idle {

@@ -18,6 +18,7 @@ mod retry;
 mod shared;
 mod shutdown;
 mod split;
+mod stranger;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 mod timers;
@@ -282,6 +283,12 @@ impl Sender {
     /// The name look-up that an [`Action::Resolve`] asked for has ended.
     pub fn handle_resolved(&mut self, now: Now, host: &str, port: u16, answer: Result<Vec<SocketAddr>, String>) {
         self.at(now);
+        if let Err(why) = &answer {
+            self.shared.set_trouble(Some(format!("{host}:{port}: {why}")));
+            if self.control.connection.is_none() {
+                self.control_failed();
+            }
+        }
         let backoff = self.reconnect_backoff();
         let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);
         for endpoint in self.bootstrap.iter_mut().chain(nodes) {

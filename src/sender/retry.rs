@@ -1,6 +1,7 @@
 //! After an answer or a loss: done, again, in parts, or given up. Order within a partition is kept throughout: what is
 //! sent again stands in the queue by number, and leaves one batch at a time with nothing else in flight.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sender;
@@ -136,22 +137,32 @@ impl Sender {
     }
 
     pub(super) fn error(&self, batch: &Batch, kind: DeliveryErrorKind) -> DeliveryError {
+        let stuck = batch.attempts == 0 && batch.last_error.is_none();
+        let why_stuck = || stuck.then(|| self.trouble_of_partition(batch.partition)).flatten();
         let failure = Failure {
             kind,
             written: if batch.possibly_written { Written::Possibly } else { Written::No },
             waited: self.now.monotonic.saturating_sub(batch.opened),
             attempts: batch.attempts,
             broker: batch.last_error.clone(),
+            trouble: batch.trouble.clone().or_else(why_stuck),
         };
         DeliveryError::new(&self.partitions[batch.partition as usize].ring.place, failure)
     }
 
     /// The connection was lost, or its answer was no answer. `whole`: the kernel had taken all of the request, so the
-    /// batches may be in the log.
-    pub(super) fn lose_batches(&mut self, mut batches: Vec<Option<Batch>>, whole: bool, kind: DeliveryErrorKind) {
+    /// batches may be in the log. `trouble`: which connection, and why, in words.
+    pub(super) fn lose_batches(
+        &mut self,
+        mut batches: Vec<Option<Batch>>,
+        whole: bool,
+        kind: DeliveryErrorKind,
+        trouble: &Arc<str>,
+    ) {
         for mut batch in batches.drain(..).flatten() {
             self.book_out(&batch);
             batch.possibly_written |= whole;
+            batch.trouble = Some(trouble.clone());
             let id = batch.partition;
             if self.config.acks == crate::config::Acks::None && whole {
                 self.fail(batch, kind);

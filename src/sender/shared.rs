@@ -86,6 +86,8 @@ pub struct Shared {
     pub outbox: OnceLock<Arc<Outbox>>,
     /// Why no broker can be reached, in words; `None` while one can.
     pub trouble: Mutex<Option<String>>,
+    /// Why there is no producer id, in words; `None` while one is there, or nothing went wrong yet.
+    pub identity_trouble: Mutex<Option<String>>,
     /// A producer id is there, or none is needed.
     pub identified: AtomicBool,
     /// Woken when `identified` or `life` changes.
@@ -105,6 +107,7 @@ impl Shared {
             commands: SegQueue::new(),
             outbox: OnceLock::new(),
             trouble: Mutex::new(None),
+            identity_trouble: Mutex::new(None),
             identified: AtomicBool::new(false),
             changed: WaitList::default(),
             life: AtomicU8::new(Life::Running as u8),
@@ -197,6 +200,16 @@ impl Shared {
     /// Notes why no broker can be reached, or that one can.
     pub fn set_trouble(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Notes why there is no producer id, or that there is one.
+    pub fn set_identity_trouble(&self, trouble: Option<String>) {
+        *self.identity_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Why there is no producer id.
+    pub fn identity_trouble(&self) -> Option<String> {
+        self.identity_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why no broker can be reached.

@@ -246,6 +246,9 @@ impl Sender {
                 }
                 let Some(mut batch) = place.take() else { continue };
                 batch.possibly_written = true;
+                if batch.trouble.is_none() && batch.last_error.is_none() {
+                    batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
+                }
                 if left_behind {
                     self.partitions[batch.partition as usize].left_behind += u64::from(batch.count);
                 }

@@ -63,6 +63,7 @@ impl Sender {
                     stamp: own,
                     crc: None,
                     last_error: batch.last_error.clone(),
+                    trouble: batch.trouble.clone(),
                     ..batch
                 }
             })

@@ -87,6 +87,12 @@ impl TopicShared {
         self.changed.wake_all();
     }
 
+    /// Sender: an answer came that says nothing of this topic. Whoever waits may ask again.
+    pub fn set_unanswered(&self) {
+        self.asked.store(false, Ordering::Release);
+        self.changed.wake_all();
+    }
+
     /// Sender: adds the next partition; `publish` makes it visible.
     pub fn push(&self, index: u32, partition: Arc<Partition>) {
         let (chunk, at) = place(index);

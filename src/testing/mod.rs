@@ -6,6 +6,7 @@
 //!       ├ produce        leaders, faults, answers      ── validate   what a broker checks in a batch
 //!       ├ fetch          reading back                  ── log        offsets, sequences, duplicates
 //!       └ metadata, ApiVersions, InitProducerId
+//! hostile                the same model behind TCP, and a hook that spoils what it answers
 //! decode                 records of a log, read by a decoder that shares nothing with the encoder
 //! ```
 //!
@@ -21,6 +22,7 @@
 mod broker;
 mod decode;
 mod fetch;
+pub mod hostile;
 mod log;
 mod options;
 mod produce;

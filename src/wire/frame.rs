@@ -21,6 +21,16 @@ impl FrameReader {
         self.buf.len()
     }
 
+    /// The first of those bytes, to tell what a peer is that sends no frames.
+    pub fn head(&self) -> &[u8] {
+        &self.buf[..self.buf.len().min(128)]
+    }
+
+    /// The size that the next frame announces, whatever that is; `None` when its four bytes are not there.
+    pub fn announced(&self) -> Option<i32> {
+        self.buf.first_chunk::<4>().map(|size| i32::from_be_bytes(*size))
+    }
+
     /// Adds bytes from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);

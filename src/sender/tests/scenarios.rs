@@ -8,8 +8,9 @@ use super::world::{Weather, World};
 use crate::completion::{Delivery, RecordMetadata};
 use crate::config::{Acks, ProducerConfig};
 use crate::error::{DeliveryError, DeliveryErrorKind, Written};
-use crate::sender::{Command, TopicShared};
+use crate::sender::{Command, Ticket, TopicShared};
 use crate::testing::{BrokerOptions, ErrorCode, Fault, TopicOptions};
+use crate::wire::metadata::{Broker, Topic};
 
 type Outcome = Result<RecordMetadata, DeliveryError>;
 
@@ -327,6 +328,40 @@ fn a_throttle_is_kept_to() {
 }
 
 /// acks=0: done when sent; a connection that dies with it makes it possibly written, and it is not sent again.
+/// A throttle time of 25 days: what waits ends in its time, saying so; a flush ends; later records go another way.
+#[test]
+fn a_throttle_for_ever_ends() {
+    let for_ever = Duration::from_millis(i32::MAX as u64);
+    let options = options(1).on_produce(move |context| match context.nth {
+        // The first two, so that one is in flight and never looked at.
+        0 | 1 => Fault::Throttle(for_ever),
+        _ => Fault::None,
+    });
+    let timeout = Duration::from_secs(5);
+    let mut world = World::new(14, options, config().delivery_timeout(timeout));
+    let topic = world.topic("t");
+    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    let mut rest = Vec::new();
+    for number in 1..20 {
+        let until = world.now + 20 * MS / 100;
+        world.run_until(until);
+        rest.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
+    }
+    let ticket = Arc::new(Ticket::default());
+    world.shared.command(Command::Flush(ticket.clone()));
+    assert!(finish(&mut world, &first)[0].is_ok());
+    let outcomes = finish(&mut world, &rest);
+    let errors: Vec<String> = outcomes.iter().filter_map(|o| o.as_ref().err().map(|e| e.to_string())).collect();
+    assert!(!errors.is_empty(), "nothing was throttled");
+    let words = ["127.0.0.1:1000", "2147483647 ms"];
+    assert!(errors.iter().all(|error| words.iter().all(|word| error.contains(word))), "{errors:#?}");
+    world.run_while(|_| !ticket.is_done());
+    assert!(world.now < 4 * timeout, "{:?}", world.now);
+    let last = send_all(&mut world, &topic, 1, 20..21, Duration::ZERO);
+    assert!(finish(&mut world, &last)[0].is_ok());
+    assert!(world.now < 5 * timeout, "{:?}", world.now);
+}
+
 #[test]
 fn acks_0_ends_with_the_kernel() {
     let config = config().acks(Acks::None).linger(Duration::ZERO);
@@ -479,6 +514,31 @@ fn a_topic_in_use_is_not_forgotten() {
     assert!(finish(&mut world, &delivery)[0].is_ok());
 }
 
+/// Brokers that a cluster no longer names are forgotten, and topics that nobody asked for are not kept.
+#[test]
+fn brokers_and_topics_do_not_pile_up() {
+    let mut world = World::new(15, options(1), config().metadata_max_age(Duration::from_secs(1)));
+    let topic = world.topic("t");
+    let answers = Arc::new(AtomicUsize::new(0));
+    let counted = answers.clone();
+    world.spoil = Some(Box::new(move |response| {
+        let nth = counted.fetch_add(1, Ordering::Relaxed);
+        let (broker, topic) = (response.brokers[0].clone(), response.topics[0].clone());
+        for number in nth * 100..(nth + 1) * 100 {
+            response.brokers.push(Broker { node_id: 1 + number as i32, ..broker.clone() });
+            response.topics.push(Topic { name: Some(format!("unasked-{number}")), ..topic.clone() });
+        }
+    }));
+    let until = world.now + Duration::from_secs(60);
+    world.run_until(until);
+    assert!(answers.load(Ordering::Relaxed) > 20, "{answers:?}");
+    let sender = &world.sender;
+    assert!(sender.nodes.len() <= 102 && sender.cluster.brokers.len() == 101, "{}", sender.nodes.len());
+    assert_eq!((sender.topics.len(), sender.cluster.topics.len()), (1, 1));
+    let delivery = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    assert!(finish(&mut world, &delivery)[0].is_ok());
+}
+
 /// Deadlines that are far away do not pile up.
 #[test]
 fn timers_do_not_pile_up() {
@@ -490,4 +550,27 @@ fn timers_do_not_pile_up() {
         world.run_until(until);
     }
     assert!(world.sender.timers.len() < 50, "{}", world.sender.timers.len());
+}
+
+/// However many brokers a cluster names whose hosts have no address, they are looked up at the pace of the backoff.
+#[test]
+fn nameless_brokers_are_no_storm() {
+    let options = options(1).on_produce(|_| Fault::None);
+    let mut world = World::new(16, options, config());
+    world.topic("t");
+    world.spoil = Some(Box::new(|response| {
+        let like = response.brokers[0].clone();
+        let named = (1..5000).map(|id| Broker { node_id: id, host: format!("host-{id}"), ..like.clone() });
+        response.brokers = named.collect();
+    }));
+    // The next answer names them; then the one good broker is gone.
+    world.shared.topic("u");
+    let until = world.now + Duration::from_secs(1);
+    world.run_until(until);
+    world.kill_for(0, Duration::from_secs(100_000));
+    let before = world.look_ups;
+    let until = world.now + Duration::from_secs(60);
+    world.run_until(until);
+    let look_ups = world.look_ups - before;
+    assert!((20..150).contains(&look_ups), "{look_ups} look-ups in a minute");
 }

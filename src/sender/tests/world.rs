@@ -14,7 +14,10 @@ use crate::sender::backoff::Random;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
 use crate::sender::{Sender, Shared, TopicShared};
 use crate::testing::{BrokerModel, BrokerOptions, Incoming, Reply};
+use crate::wire::header::ApiKey;
+use crate::wire::metadata::{self, MetadataResponse};
 use crate::wire::record::Fields;
+use crate::wire::server;
 
 const START_MS: i64 = 1_700_000_000_000;
 
@@ -71,6 +74,10 @@ pub struct World {
     pub restarts: u32,
     /// Without time going by.
     turns: u32,
+    /// Names that were to be looked up.
+    pub look_ups: u32,
+    /// Changes metadata answers on their way.
+    pub spoil: Option<Box<dyn FnMut(&mut MetadataResponse)>>,
 }
 
 impl World {
@@ -102,6 +109,8 @@ impl World {
             down: HashSet::new(),
             restarts: 0,
             turns: 0,
+            look_ups: 0,
+            spoil: None,
         }
     }
 
@@ -203,8 +212,10 @@ impl World {
         while let Some(action) = self.sender.poll_action() {
             match action {
                 Action::Resolve { host, port } => {
-                    let address: SocketAddr = format!("{host}:{port}").parse().unwrap();
-                    self.sender.handle_resolved(self.now(), &host, port, Ok(vec![address]));
+                    self.look_ups += 1;
+                    let address: Result<SocketAddr, _> = format!("{host}:{port}").parse();
+                    let answer = address.map(|address| vec![address]).map_err(|_| "no such host".to_owned());
+                    self.sender.handle_resolved(self.now(), &host, port, answer);
                 }
                 Action::Connect { connection, address } => {
                     let node = i32::from(address.port()) - 1000;
@@ -300,6 +311,9 @@ impl World {
         let unix_ms = self.now().unix_ms;
         let incoming = Incoming { node, connection: id.0, unix_ms, may_wait: false, frame: &frame };
         let reply = self.model.handle(&incoming, &mut out);
+        if let Some(spoil) = &mut self.spoil {
+            spoil_metadata(&frame, &mut out, spoil);
+        }
         if self.chance(self.weather.restart) {
             return self.kill(node);
         }
@@ -347,5 +361,18 @@ impl World {
     pub fn log(&self, topic: &str, partition: i32) -> Vec<String> {
         let records = self.model.records(topic, partition);
         records.into_iter().map(|record| String::from_utf8(record.value.unwrap_or_default()).unwrap()).collect()
+    }
+}
+
+/// Changes the answer if it is one to Metadata.
+fn spoil_metadata(request: &[u8], answer: &mut Vec<u8>, spoil: &mut dyn FnMut(&mut MetadataResponse)) {
+    let (header, _) = server::request_header(request).unwrap();
+    if header.api == ApiKey::METADATA {
+        let at = server::shape::body_at(header.api.0, header.version);
+        let mut response = metadata::decode_response(&answer[at..], header.version).unwrap();
+        spoil(&mut response);
+        answer.truncate(at);
+        server::metadata::encode_response(answer, header.version, &response);
+        server::end_response(answer, 0);
     }
 }

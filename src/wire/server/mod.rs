@@ -7,6 +7,7 @@ pub mod init_producer_id;
 pub mod list_offsets;
 pub mod metadata;
 pub mod produce;
+pub mod shape;
 
 use super::codec::{Reader, WireError, Writer};
 use super::header::{ApiKey, end_request};

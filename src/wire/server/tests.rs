@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{self as theirs, BrokerId, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
+use super::shape::{body_at, counts, with_count};
 use super::*;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::{begin_request, response_header};
@@ -72,6 +73,29 @@ fn refuses_count<T>(prefix: &[u8], flexible: bool, decode: impl Fn(&[u8]) -> Res
     let bytes = [prefix, count, &[0; 64]].concat();
     let error = decode(&bytes).err().unwrap();
     assert_eq!(error.at, prefix.len() + count.len(), "refused at the count, before any element: {error}");
+}
+
+/// Each count of the answer, wherever it stands, is refused when it is 2^31 - 1, and right there: before anything is
+/// made of it. `least`: how many there are at least.
+fn refuses_every_count<T>(
+    api: ApiKey,
+    version: i16,
+    body: &[u8],
+    least: usize,
+    decode: impl Fn(&[u8]) -> Result<T, WireError>,
+) {
+    let head = body_at(api.0, version);
+    let frame = [&vec![0; head], body].concat();
+    let places = counts(api.0, version, &frame).expect("the shape is the decoder's");
+    assert!(places.len() >= least, "version {version}: {places:?}");
+    for place in places {
+        let damaged = with_count(api.0, version, &frame, place.clone());
+        let error = decode(&damaged[head..]).err().expect("refused");
+        let end = place.start - head + if api.is_flexible(version) { 5 } else { 4 };
+        // A count of tagged fields need not be refused as such: the fields that it promises are not there.
+        let at_once = error.at == end || error.what == "tagged fields";
+        assert!(at_once, "version {version}, count at {place:?}: refused late, {error}");
+    }
 }
 
 #[test]
@@ -147,6 +171,8 @@ fn api_versions_messages() {
         assert_eq!(body(|out| api_versions::encode_response(out, version, &ours)), plain);
         survives_damage(&bytes, |bytes| av::decode_response(bytes, version));
         refuses_count(&[0, 0], version >= 3, |bytes| av::decode_response(bytes, version));
+        let least = if version >= 3 { 4 } else { 1 };
+        refuses_every_count(ApiKey::API_VERSIONS, version, &bytes, least, |bytes| av::decode_response(bytes, version));
     }
 }
 
@@ -186,6 +212,9 @@ fn metadata_messages() {
         survives_damage(&bytes, |bytes| md::decode_response(bytes, version));
         let throttle: &[u8] = if version >= 3 { &[0, 0, 0, 0] } else { &[] };
         refuses_count(throttle, flexible, |bytes| md::decode_response(bytes, version));
+        // Brokers, topics, partitions of two topics, replicas and in-sync replicas of two partitions.
+        let least = if flexible { 16 } else { 8 };
+        refuses_every_count(ApiKey::METADATA, version, &bytes, least, |bytes| md::decode_response(bytes, version));
     }
 }
 
@@ -248,6 +277,8 @@ fn init_producer_id_messages() {
         let bytes = encoded(&their_response, version);
         assert_eq!(ipi::decode_response(&bytes, version), Ok(response));
         survives_damage(&bytes, |bytes| ipi::decode_response(bytes, version));
+        let least = usize::from(version >= 2);
+        refuses_every_count(ApiKey::INIT_PRODUCER_ID, version, &bytes, least, |b| ipi::decode_response(b, version));
     }
 }
 
@@ -389,6 +420,9 @@ fn produce_responses() {
         assert_eq!(decoded::<theirs::ProduceResponse>(&ours, version), produce_response(version));
         survives_damage(&bytes, |bytes| read_produce_response(bytes, version));
         refuses_count(&[], version >= 9, |bytes| read_produce_response(bytes, version));
+        // Topics, their partitions, record errors of two partitions.
+        let least = if version >= 8 { 5 } else { 3 };
+        refuses_every_count(ApiKey::PRODUCE, version, &bytes, least, |bytes| read_produce_response(bytes, version));
     }
 }
 
