@@ -6,6 +6,7 @@
 //!       ├ produce        leaders, faults, answers      ── validate   what a broker checks in a batch
 //!       ├ fetch          reading back                  ── log        offsets, sequences, duplicates
 //!       └ metadata, ApiVersions, InitProducerId
+//! internals              what the benchmarks drive by hand; no part of the API
 //! decode                 records of a log, read by a decoder that shares nothing with the encoder
 //! ```
 //!
@@ -21,6 +22,8 @@
 mod broker;
 mod decode;
 mod fetch;
+#[doc(hidden)]
+pub mod internals;
 mod log;
 mod options;
 mod produce;
