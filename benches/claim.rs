@@ -14,7 +14,7 @@ use ringmail::Record;
 const ROUND: u64 = 20;
 
 fn claim(criterion: &mut Criterion) {
-    let (mut hand, topic) = common::by_hand(1);
+    let (mut hand, topic) = common::by_hand(common::plain(), 1);
     let mut group = criterion.benchmark_group("claim");
     for size in [100, 1_000, 10_000, 100_000, 500_000] {
         group.throughput(Throughput::Bytes(size as u64));

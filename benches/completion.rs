@@ -44,15 +44,16 @@ fn answered(hand: &mut ByHand) {
 }
 
 fn completion(criterion: &mut Criterion) {
-    let (mut hand, topic) = common::by_hand_in_large_batches();
+    let mut listening = common::in_large_batches(common::listening());
+    let mut plain = common::in_large_batches(common::plain());
     let mut group = criterion.benchmark_group("completion");
     group.throughput(Throughput::Elements(BATCH));
-    let mut one = |name: &str, batch: &dyn Fn(&mut ByHand, &Topic, &mut Clock)| {
+    let mut one = |name: &str, (hand, topic): &mut (ByHand, Topic), batch: &dyn Fn(&mut ByHand, &Topic, &mut Clock)| {
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|batches| {
                 let mut clock = Clock(Duration::ZERO);
                 for _ in 0..batches {
-                    batch(&mut hand, &topic, &mut clock);
+                    batch(hand, topic, &mut clock);
                     assert!(hand.settle());
                 }
                 clock.0
@@ -64,25 +65,25 @@ fn completion(criterion: &mut Criterion) {
     };
     let tag = |topic: &Topic| (0..BATCH).for_each(|tag| topic.try_send_tagged(Record::value(&[7; 100]), tag).unwrap());
 
-    one("sender, deliveries dropped before", &|hand, topic, clock| {
+    one("sender, deliveries dropped before", &mut plain, &|hand, topic, clock| {
         drop(send(topic));
         answered(hand);
         assert!(clock.time(|| hand.read_answer()));
         assert!(hand.is_idle(), "that was all of it");
     });
-    one("caller, wait for what is done", &|hand, topic, clock| {
+    one("caller, wait for what is done", &mut plain, &|hand, topic, clock| {
         let deliveries = send(topic);
         answered(hand);
         assert!(hand.read_answer());
         clock.time(|| deliveries.into_iter().for_each(|delivery| drop(delivery.wait().unwrap())));
     });
-    one("caller, poll a future that is not done", &|hand, topic, clock| {
+    one("caller, poll a future that is not done", &mut plain, &|hand, topic, clock| {
         let mut deliveries = send(topic);
         answered(hand);
         clock.time(|| poll_all(&mut deliveries, Waker::noop(), false));
         assert!(hand.read_answer());
     });
-    one("sender, futures woken", &|hand, topic, clock| {
+    one("sender, futures woken", &mut plain, &|hand, topic, clock| {
         let count = std::sync::Arc::new(Count(0.into()));
         let mut deliveries = send(topic);
         answered(hand);
@@ -91,19 +92,19 @@ fn completion(criterion: &mut Criterion) {
         assert_eq!(count.0.load(std::sync::atomic::Ordering::Relaxed), BATCH);
         poll_all(&mut deliveries, Waker::noop(), true);
     });
-    one("sender, tagged", &|hand, topic, clock| {
+    one("sender, tagged", &mut listening, &|hand, topic, clock| {
         tag(topic);
         answered(hand);
         assert!(clock.time(|| hand.read_answer()));
     });
-    one("callback thread, listener with tags", &|hand, topic, clock| {
+    one("callback thread, listener with tags", &mut listening, &|hand, topic, clock| {
         tag(topic);
         answered(hand);
         assert!(hand.read_answer());
         clock.time(|| hand.call_back());
         assert!(hand.is_idle(), "that was all of it");
     });
-    one("callback thread, callbacks", &|hand, topic, clock| {
+    one("callback thread, callbacks", &mut plain, &|hand, topic, clock| {
         (0..BATCH).for_each(|_| topic.send_with(Record::value(&[7; 100]), |result| assert!(result.is_ok())).unwrap());
         answered(hand);
         assert!(hand.read_answer());

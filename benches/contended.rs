@@ -17,7 +17,7 @@ const ROUND: u64 = 8_000;
 
 fn contended(criterion: &mut Criterion) {
     for (group, partitions) in [("contended, one partition", 1), ("contended, a partition per thread", 8)] {
-        let (mut hand, topic) = common::by_hand(partitions);
+        let (mut hand, topic) = common::by_hand(common::listening(), partitions);
         let mut group = criterion.benchmark_group(group);
         group.throughput(Throughput::Elements(1));
         for threads in [1, 2, 4, 8] {

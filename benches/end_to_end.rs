@@ -21,7 +21,7 @@ fn end_to_end(criterion: &mut Criterion) {
         let options = TopicOptions { partitions: 6, ..TopicOptions::default() };
         let broker =
             Broker::start(BrokerOptions { topic: options, discard: true, ..BrokerOptions::default() }).unwrap();
-        let producer = match common::builder().bootstrap_servers(&broker.bootstrap()).set("driver", driver).build() {
+        let producer = match common::listening().bootstrap_servers(&broker.bootstrap()).set("driver", driver).build() {
             Ok(producer) => producer,
             Err(error) => {
                 println!("{driver} is left out: {error}");
@@ -50,7 +50,7 @@ fn end_to_end(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         // Without linger, or that is what is measured.
         let eager =
-            common::builder().bootstrap_servers(&broker.bootstrap()).set("driver", driver).set("linger.ms", "0");
+            common::listening().bootstrap_servers(&broker.bootstrap()).set("driver", driver).set("linger.ms", "0");
         let eager = eager.build().unwrap();
         eager.warm_up(&["bench"]).unwrap();
         let topic = eager.topic("bench").unwrap();

@@ -26,7 +26,7 @@ fn batch(hand: &mut ByHand, topic: &ringmail::Topic, bytes: usize) -> Duration {
 }
 
 fn seal(criterion: &mut Criterion) {
-    let (mut hand, topic) = common::by_hand_in_large_batches();
+    let (mut hand, topic) = common::in_large_batches(common::listening());
     let mut group = criterion.benchmark_group("seal");
     // One record; `batch.size`; what leaves while another batch is in flight; nearly `max.request.size`.
     for bytes in [100, 16 << 10, 256 << 10, 1_000_000] {
