@@ -5,6 +5,7 @@
 //! search. What each model catches: `ci/mutations.sh` builds one known mistake at a time and says which models fail; its
 //! head lists the result.
 
+mod given_up;
 mod memory;
 
 use std::sync::{Arc, Mutex};
