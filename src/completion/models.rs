@@ -1,4 +1,4 @@
-//! loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib completion`.
+//! loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom completion::models`.
 //!
 //! Mutations, each tried (`RINGMAIL_MUTATION=name`), and the models that catch them:
 //!
