@@ -33,6 +33,9 @@ impl ByHand {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9092));
         let topic = TopicOptions { partitions, ..TopicOptions::default() };
         let options = BrokerOptions { topic, discard: true, ..BrokerOptions::default() };
+        // Nothing comes round by itself after minutes of its time: a measurement would find it in between.
+        let rare = ["metadata.max.age.ms", "metadata.max.idle.ms", "connections.max.idle.ms"];
+        let builder = rare.iter().fold(builder, |builder, key| builder.set(key, "2147483647"));
         let producer = by_hand::ByHand::new(builder.bootstrap_servers(&address.to_string()))?;
         Ok(Self { producer, model: BrokerModel::new(options, vec![address]), answers: VecDeque::new() })
     }
