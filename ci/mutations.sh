@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes known mistakes on purpose, one at a time, and checks that a loom model of the accumulator catches each.
+# Makes known mistakes on purpose, one at a time, and checks that a loom model catches each.
 #   ci/mutations.sh                    each mistake against the model that is known to catch it: about a minute
 #   ci/mutations.sh --all [name…]      each mistake (or those named) against every model; says what is caught by what
 # The models are built once; RINGMAIL_MUTATION chooses the mistake. A name given to `order(…)` in the code makes that
@@ -14,6 +14,14 @@ plain_zero          between_seal_and_settle
 notify_early        doorbell_full_segments
 no_opened_notice    doorbell_one_partition
 clear_by_store      last_commit_notifies
+drop_keeps_run      given_up::claims_dropped_and_leaked
+commit_keeps_run    given_up::close_against_commit
+link_by_store       given_up::close_against_commit
+flush_short         given_up::flush_against_append
+share_read_twice    given_up::leader_changes_under_a_writer
+no_drop_wake        memory::room_from_a_dropped_claim
+no_slot_wake        memory::a_slot_from_the_sender
+no_ask_wake         memory::an_ask_lets_go_of_the_others
 no_generation       recycled_segment
 no_generation_check recycled_segment
 help_unchecked      doorbell_full_segments
@@ -49,7 +57,19 @@ free_slot           commit_meets_seal
 queued_set          last_commit_notifies
 queued_clear        last_commit_notifies
 ready_push          doorbell_two_partitions
-ready_take          doorbell_two_partitions'
+ready_take          doorbell_two_partitions
+completion_done            completion::wait_against_complete
+completion_look            completion::wait_against_complete
+completion_release         completion::drop_against_complete
+completion_zero_by_load    completion::drop_against_complete
+completion_done_by_load    completion::wait_against_complete
+completion_flag_by_load    completion::wait_against_complete
+completion_flag_first      completion::two_waits_against_complete
+completion_register_blind  completion::wait_against_resolve
+completion_pop             completion::take_against_put
+completion_push            completion::take_against_put
+completion_no_count        completion::take_against_take_and_put
+completion_grow_blind      completion::take_against_take_that_grows'
 others='next_after_clear full_unchecked base_load base_store ring park'
 
 cd "$(dirname "$0")/.." || exit 1
@@ -60,10 +80,14 @@ built=$(RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target"
     sed -n 's/.*Executable.*(\(.*\))/\1/p')
 [ -x "$built" ] || { cat "$out/build"; exit 1; }
 
-# The exit status of a model under a mistake; 124: it took too long.
+# The exit status of a model under a mistake; 124: it took too long. A model's name is relative to accumulator::models,
+# or begins with its room.
 try() {
-    RUST_BACKTRACE=0 RINGMAIL_MUTATION=$1 timeout "${MODEL_TIMEOUT:-60}" \
-        "$built" --exact "accumulator::models::$2" >"$out/log" 2>&1
+    case $2 in
+        completion::*) path=completion::models::${2#completion::} ;;
+        *) path=accumulator::models::$2 ;;
+    esac
+    RUST_BACKTRACE=0 RINGMAIL_MUTATION=$1 timeout "${MODEL_TIMEOUT:-60}" "$built" --exact "$path" >"$out/log" 2>&1
     code=$?
     # A model that does not exist passes too.
     grep -q '^running 1 test' "$out/log" || { echo "no model $2"; exit 1; }
@@ -75,7 +99,8 @@ if [ "$1" = --all ]; then
     [ $# -gt 0 ] || set -- $(echo "$known" | sed 's/ .*//') $others
     for name; do
         caught=
-        for model in $("$built" --list | sed -n 's/^accumulator::models::\(.*\): test/\1/p'); do
+        for model in $("$built" --list | sed -n 's/^accumulator::models::\(.*\): test/\1/p
+            s/^\(completion::\)models::\(.*\): test/\1\2/p'); do
             start=$(date +%s%N)
             try "$name" "$model"
             code=$?

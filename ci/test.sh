@@ -6,6 +6,9 @@
 #   ci/test.sh STAGE…     only these stages, by name (see below)
 #
 # A stage is one line with its time; what it printed lies in target/ci/STAGE.log and is shown when it fails.
+#
+# Cheap failures come first, and each profile is built once: clippy and docs share what `cargo check` makes; tests,
+# examples and benches share the debug build; drivers, demo and kafka the release build; loom has its own.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,6 +21,7 @@ logs=$target/ci
 mkdir -p "$logs"
 began=$(date +%s)
 failures=()
+ran=()
 child=
 
 # Nothing stays behind: a stage runs in a process group of its own, which ends with this script.
@@ -29,6 +33,7 @@ stage() { # stage NAME COMMAND…
   local name=$1 start end status=0 words
   shift
   if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" $name "* ]]; then return; fi
+  ran+=("$name")
   start=$(date +%s)
   set -m
   "$@" >"$logs/$name.log" 2>&1 </dev/null &
@@ -50,11 +55,14 @@ stage() { # stage NAME COMMAND…
 
 # How many tests passed or were left out, or the last line of a checker.
 summary() {
-  awk '/^test result:/ { passed += $4; ignored += $8 } /^verified/ || /^real Kafka:/ { last = $0 }
+  awk '/^test result:/ { passed += $4; ignored += $8 } /^(verified|real Kafka:|licences:|fuzz:|miri:)/ { last = $0 }
        END { if (passed) printf "%d tests passed, %d ignored ", passed, ignored; printf "%s", last }' "$1"
 }
 
-loom() { RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target/loom"; }
+loom() { RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target/loom" models; }
+
+# Each measurement once, so that none rots. Without `--bench` on its command line criterion only tests.
+benches() { cargo test --bench '*'; }
 
 drivers() {
   cargo build --release -p ringmail-cli || return
@@ -67,7 +75,7 @@ examples() {
   local source
   for source in examples/*.rs; do
     echo "== $source"
-    cargo run -q --release --example "$(basename "$source" .rs)" || return
+    cargo run -q --example "$(basename "$source" .rs)" || return
   done
 }
 
@@ -87,15 +95,22 @@ main() {
   command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer from https://rustup.rs"; exit 2; }
 
   stage format cargo fmt --all --check
+  stage licences ci/licences.py
   stage clippy cargo clippy --workspace --all-targets -- -D warnings
+  stage docs docs
   stage tests cargo test --workspace --no-fail-fast
   stage examples examples
-  stage demo cargo run --release -q -p ringmail-cli -- demo
+  stage benches benches
   stage drivers drivers
+  stage demo cargo run --release -q -p ringmail-cli -- demo
   stage loom loom
-  stage docs docs
+  [ ! -x ci/fuzz.sh ] || stage fuzz ci/fuzz.sh smoke
+  [ ! -x ci/miri.sh ] || stage miri ci/miri.sh
   [ -n "$quick" ] || stage kafka ci/real_kafka.sh
 
+  for name in ${only[@]+"${only[@]}"}; do
+    [[ " ${ran[*]-} " == *" $name "* ]] || { echo "there is no stage $name"; failures+=("$name"); }
+  done
   total=$(($(date +%s) - began))
   if [ ${#failures[@]} -gt 0 ]; then
     printf 'FAILED after %d min %d s: %s\n' $((total / 60)) $((total % 60)) "${failures[*]}"

@@ -1,10 +1,11 @@
-//! loom models of the ring, the pool, the ready set, the doorbell and the wait list:
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib` (LOOM_MAX_PREEMPTIONS overrides the bounds written here).
+//! loom models of the ring, the pool, the ready set, the doorbell and the wait list: `ci/test.sh loom`, or
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom models` (LOOM_MAX_PREEMPTIONS overrides the bounds written here).
 //!
 //! Units, records and heads are tiny here (`UNIT`, `DELTA_STEP`), and hints are std's atomics, which loom does not
-//! search. What each model catches: `ci/mutations.sh` builds one known mistake at a time and says which models fail; its
+//! search: it tries other orders only of what it sees, so a model of a hint needs a seen access beside it. What each model catches: `ci/mutations.sh` builds one known mistake at a time and says which models fail; its
 //! head lists the result.
 
+mod given_up;
 mod memory;
 
 use std::sync::{Arc, Mutex};

@@ -20,7 +20,7 @@ use super::{
     word::{Base, ENTRY, Extent, Slot},
 };
 use crate::{
-    sync::{Relaxed, Release, order},
+    sync::{Relaxed, Release, mutated, order},
     wire::{
         record::{Fields, Header, Shape, put_bytes, put_headers},
         varint::put_signed,
@@ -223,7 +223,9 @@ impl Accumulator {
         let generation = self.pool.header(index).prepare_alone(&fresh, &alone);
         let word = Slot::installed(index, generation, partition.lap(position));
         let slot = partition.slot(position);
-        if slot.compare_exchange(from.0, word.0, order("link", Release), Relaxed).is_err() {
+        if mutated("link_by_store") {
+            slot.store(word.0, Release);
+        } else if slot.compare_exchange(from.0, word.0, order("link", Release), Relaxed).is_err() {
             return false;
         }
         partition.advance(position);
@@ -232,7 +234,9 @@ impl Accumulator {
 
     fn put(&self, prepared: &Prepared) {
         self.pool.put(prepared.index, prepared.units, prepared.share);
-        self.made_room();
+        if !mutated("no_drop_wake") {
+            self.made_room();
+        }
     }
 }
 
@@ -291,7 +295,9 @@ impl PrivateClaim {
         let Some(prepared) = &self.prepared else { return Err((self, Refused::Closed)) };
         match self.accumulator.link(&self.partition, prepared, attach, true) {
             Ok(appended) => {
-                self.prepared = None;
+                if !mutated("commit_keeps_run") {
+                    self.prepared = None;
+                }
                 Ok(appended)
             }
             Err(why) => Err((self, why)),
@@ -301,7 +307,7 @@ impl PrivateClaim {
 
 impl Drop for PrivateClaim {
     fn drop(&mut self) {
-        if let Some(prepared) = &self.prepared {
+        if let Some(prepared) = self.prepared.as_ref().filter(|_| !mutated("drop_keeps_run")) {
             self.accumulator.put(prepared);
         }
     }

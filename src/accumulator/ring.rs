@@ -312,6 +312,7 @@ impl Accumulator {
         let capacity = partition.room(base.bytes).max(record.need as u64).min(u64::from(run.units) * UNIT as u64);
         let extent = Extent::new(self.cut(capacity as u32), tagged, run.units);
         let completion = self.completions.take().into_raw();
+        let share = if mutated("share_read_twice") { partition.share.load(Relaxed) } else { share };
         let generation = self.pool.header(run.index).open(&Fresh { base, extent, share, completion });
         let word = Slot::installed(run.index, generation, partition.lap(position));
         let from = if mutated("help_unchecked") { slot.load(Acquire) } else { from.0 };

@@ -42,6 +42,12 @@ impl Shares {
         self.free.0.load(Relaxed)
     }
 
+    /// Units that the share holds.
+    #[cfg(all(test, loom))]
+    pub fn used(&self, share: u32) -> u32 {
+        self.used[share as usize].0.load(Relaxed)
+    }
+
     /// One more broker leads a partition. Its share; 0 is the one of partitions without a leader.
     pub fn add_broker(&self) -> u32 {
         self.brokers.fetch_add(1, Relaxed) % (SHARES as u32 - 1) + 1

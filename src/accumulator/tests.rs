@@ -1,6 +1,5 @@
 //! The room as a whole, single-threaded, and a stress test with real threads. The models are in `models.rs`.
 
-mod cost;
 mod stress;
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib completion`.
+//! loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom completion::models`.
 //!
 //! Mutations, each tried (`RINGMAIL_MUTATION=name`), and the models that catch them:
 //!
@@ -15,8 +15,11 @@
 //! | `completion_pop` | taking a slot acquires nothing | take_against_put, take_against_take_and_put, drop_against_… |
 //! | `completion_push` | putting a slot back releases nothing | take_against_put, take_against_take_and_put, drop_against_… |
 //! | `completion_no_count` | the stack's head does not count its changes | take_against_put, take_against_take_and_put |
+//! | `completion_grow_blind` | whoever grows does not look again under the lock | take_against_take_that_grows |
 //!
-//! Not searched: growing the pool against anything, wrap of the change count, `wait_timeout`. The flag's own order
+//! `ci/mutations.sh` tries each against one of them.
+//!
+//! Not searched: a put against growing, wrap of the change count, `wait_timeout`. The flag's own order
 //! (`fetch_or(WAITERS)`) is by argument: loom's mutex orders what it would leave open.
 
 use std::sync::Arc;
@@ -164,5 +167,21 @@ fn take_against_take_and_put() {
         let mut all = [mine.into_raw(), theirs.into_raw(), next.into_raw()];
         all.sort();
         assert!(all[0] != all[1] && all[1] != all[2], "three owners of three slots");
+    });
+}
+
+/// Both find the pool empty: one grows it, and that is enough for two.
+#[test]
+fn take_against_take_that_grows() {
+    explore(|| {
+        let pool = CompletionPool::new();
+        let other = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.take())
+        };
+        let mine = pool.take();
+        let theirs = other.join().unwrap();
+        assert_eq!((pool.slots(), pool.free()), (2, 0), "grown once");
+        assert_ne!(mine.into_raw(), theirs.into_raw());
     });
 }

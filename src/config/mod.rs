@@ -7,7 +7,7 @@
 mod keys;
 mod refused;
 mod rules;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod values;
 

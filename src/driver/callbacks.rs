@@ -25,14 +25,23 @@ pub fn spawn(
     std::thread::Builder::new().name("ringmail-callbacks".to_owned()).spawn(move || {
         let _entered = callback_thread::enter();
         loop {
-            match outbox.take(&parker, || shared.accumulator.doorbell.ring()) {
-                Report::Records { place, run, outcome } => tell(&shared, &mut listener, &place, run, &outcome),
-                Report::Release(segment) => shared.accumulator.release(segment),
-                Report::Done(ticket) => ticket.finish(),
-                Report::End => return,
+            let report = outbox.take(&parker, || shared.accumulator.doorbell.ring());
+            if !carry_out(&shared, &mut listener, report) {
+                return;
             }
         }
     })
+}
+
+/// False: nothing follows.
+pub fn carry_out(shared: &Shared, listener: &mut Option<Box<dyn DeliveryListener>>, report: Report) -> bool {
+    match report {
+        Report::Records { place, run, outcome } => tell(shared, listener, &place, run, &outcome),
+        Report::Release(segment) => shared.accumulator.release(segment),
+        Report::Done(ticket) => ticket.finish(),
+        Report::End => return false,
+    }
+    true
 }
 
 fn tell(

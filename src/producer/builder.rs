@@ -18,6 +18,9 @@ fn slots(buffer_memory: usize) -> usize {
     (buffer_memory >> 18).next_power_of_two().clamp(32, 256)
 }
 
+/// What threads are started for: the callers' side, the sender's, and who is told.
+pub(super) type Parts = (Arc<Core>, Sender, Option<Box<dyn DeliveryListener>>);
+
 /// Configures a [`Producer`]. Typed setters and Kafka's own keys ([`set`](Self::set)) say the same things; what is
 /// wrong is told by [`build`](Self::build), with the key, the value and the rule.
 #[derive(Default)]
@@ -94,14 +97,9 @@ impl ProducerBuilder {
     /// # Errors
     /// What is wrong with the configuration, or why the system gives no thread, no memory or no way to the network.
     pub fn build(self) -> Result<Producer, ConfigError> {
-        let config = self.config.validate()?;
-        let (accumulator, drain) = Accumulator::new(AccumulatorConfig {
-            buffer_memory: config.buffer_memory,
-            batch_size: config.batch_size as usize,
-            max_request_size: config.max_request_size as usize,
-            slots: slots(config.buffer_memory),
-        })
-        .map_err(|why| ConfigError::new("buffer.memory", config.buffer_memory.to_string(), why.to_string()))?;
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        let (core, sender, listener) = self.assemble(seed)?;
+        let (config, accumulator) = (&core.shared.config, &core.shared.accumulator);
         let socket = |bytes: Option<usize>| bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
         let options = driver::Options {
             driver: config.driver,
@@ -115,25 +113,36 @@ impl ProducerBuilder {
                 },
             },
         };
-        let shared = Arc::new(Shared::new(accumulator.clone(), Arc::new(config)));
+        let system = |error: std::io::Error| {
+            ConfigError::new("driver", config.driver.name(), format!("the system refuses: {error}"))
+        };
+        if listener.is_some() {
+            core.start_callbacks(listener).map_err(system)?;
+        }
+        // Without a thread the sender is dropped, and that ends the callback thread too.
+        let started = driver::spawn(options, sender, accumulator.clone()).map_err(system)?;
+        let open = Open { core, sender: Mutex::new(Some(started.thread)), driver_name: started.driver_name };
+        Ok(Producer { open: Arc::new(open) })
+    }
+
+    /// All but the threads. `seed` spreads the sender's backoffs.
+    pub(super) fn assemble(self, seed: u64) -> Result<Parts, ConfigError> {
+        let config = self.config.validate()?;
+        let (accumulator, drain) = Accumulator::new(AccumulatorConfig {
+            buffer_memory: config.buffer_memory,
+            batch_size: config.batch_size as usize,
+            max_request_size: config.max_request_size as usize,
+            slots: slots(config.buffer_memory),
+        })
+        .map_err(|why| ConfigError::new("buffer.memory", config.buffer_memory.to_string(), why.to_string()))?;
+        let shared = Arc::new(Shared::new(accumulator, Arc::new(config)));
         let core = Arc::new(Core {
             shared: shared.clone(),
             origin: Origin::here(),
             has_listener: self.listener.is_some(),
             callbacks: Mutex::new(Callbacks::Idle),
         });
-        let system = |error: std::io::Error| {
-            ConfigError::new("driver", shared.config.driver.name(), format!("the system refuses: {error}"))
-        };
-        if self.listener.is_some() {
-            core.start_callbacks(self.listener).map_err(system)?;
-        }
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        let sender = Sender::new(shared.clone(), drain, seed);
-        // Without a thread the sender is dropped, and that ends the callback thread too.
-        let started = driver::spawn(options, sender, accumulator).map_err(system)?;
-        let open = Open { core, sender: Mutex::new(Some(started.thread)), driver_name: started.driver_name };
-        Ok(Producer { open: Arc::new(open) })
+        Ok((core, Sender::new(shared, drain, seed), self.listener))
     }
 }
 

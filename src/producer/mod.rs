@@ -1,6 +1,8 @@
 //! Station 1, where records come in: [`Producer`], its builder, and [`Topic`], which takes records.
 
 mod builder;
+#[cfg(feature = "testing")]
+pub(crate) mod by_hand;
 mod claim;
 mod futures;
 #[cfg(all(test, feature = "testing"))]

@@ -69,7 +69,7 @@ impl Outbox {
     /// Callback thread: the next report, sleeping until there is one. `refill` rings the sender, which has more.
     pub fn take(&self, parker: &Parker, refill: impl Fn()) -> Report {
         loop {
-            if let Some(report) = self.queue.pop().or_else(|| self.rest().pop_front()) {
+            if let Some(report) = self.try_take() {
                 return report;
             }
             if self.kept_back.swap(false, Ordering::AcqRel) {
@@ -77,6 +77,11 @@ impl Outbox {
             }
             parker.park();
         }
+    }
+
+    /// The next report, if there is one.
+    pub fn try_take(&self) -> Option<Report> {
+        self.queue.pop().or_else(|| self.rest().pop_front())
     }
 
     /// There is no sender any more: whatever was reported before, nothing follows.

@@ -7,6 +7,7 @@
 //!       ├ fetch          reading back                  ── log        offsets, sequences, duplicates
 //!       └ metadata, ApiVersions, InitProducerId
 //! hostile                the same model behind TCP, and a hook that spoils what it answers
+//! internals              what the benchmarks drive by hand; no part of the API
 //! decode                 records of a log, read by a decoder that shares nothing with the encoder
 //! ```
 //!
@@ -23,6 +24,8 @@ mod broker;
 mod decode;
 mod fetch;
 pub mod hostile;
+#[doc(hidden)]
+pub mod internals;
 mod log;
 mod options;
 mod produce;

@@ -151,7 +151,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -141,3 +141,73 @@ fn split_hands_over() {
         assert!(use_once(&pool, 1), "all four are one again");
     });
 }
+
+/// A refused append is woken by a claim that is dropped: nobody else comes.
+#[test]
+fn room_from_a_dropped_claim() {
+    explore(3, || {
+        let room = Room::with(1, AccumulatorConfig { waits: true, ..config(1, SMALLEST) });
+        let claim = room.accumulator.claim(&room.partitions[0], 1, None, &[], None).unwrap();
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
+        drop(claim);
+        writer.join().unwrap();
+    });
+}
+
+/// A refused append is woken by a slot that becomes free, though the memory behind it does not.
+#[test]
+fn a_slot_from_the_sender() {
+    explore(3, || {
+        let mut room = Room::with(1, AccumulatorConfig { waits: true, ..config(3, SMALLEST) });
+        room.append(0, 30);
+        room.append(0, 31);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
+        // In flight until the writer is through.
+        let chain = room.drain.drain(0, Leave::Now).unwrap();
+        writer.join().unwrap();
+        for segment in &chain.segments {
+            room.accumulator.release(segment.index);
+        }
+        room.drain.recycle(chain);
+    });
+}
+
+/// Somebody asks for most of the memory, and small takes are refused for its sake. Once it has its run they are woken:
+/// the run itself stays in flight.
+#[test]
+fn an_ask_lets_go_of_the_others() {
+    /// Needs four units: no small take comes before it once it has asked.
+    const LARGE: [u8; 3 * UNIT] = [77; 3 * UNIT];
+    explore(1, || {
+        let mut room = Room::with(2, AccumulatorConfig { waits: true, ..config(6, SMALLEST) });
+        room.append(0, 30);
+        let claim = || room.accumulator.claim(&room.partitions[1], 1, None, &[], None).unwrap();
+        // Free are one unit before `held` and three behind it.
+        let (before, held) = (claim(), claim());
+        drop(before);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[1].clone());
+        let large = thread::spawn(move || {
+            let Err(refused) = append(&accumulator, &ring, &LARGE) else { return };
+            let ask = accumulator.ask(refused);
+            assert!(ask.is_some() && accumulator.defers(1));
+            let mut slot = None;
+            while append(&accumulator, &ring, &LARGE).is_err() {
+                accumulator.wait_for_room(&mut slot, &waker());
+                if append(&accumulator, &ring, &LARGE).is_ok() {
+                    break;
+                }
+                thread::park();
+            }
+            accumulator.room.deregister(&mut slot);
+        });
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let small = thread::spawn(move || insist(&accumulator, &ring, 10));
+        drop(held);
+        small.join().unwrap();
+        // The small one may lie where the large one must wait for it.
+        Out::default().take(&mut room, 0, Leave::Now);
+        large.join().unwrap();
+    });
+}

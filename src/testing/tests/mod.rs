@@ -1,5 +1,6 @@
 //! The embedded broker against what a real 4.3.1 broker was seen to answer.
 
+mod by_hand;
 mod checks;
 mod cluster;
 mod round_trip;

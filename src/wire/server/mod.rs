@@ -62,5 +62,5 @@ fn one_tag(w: &mut Writer<'_>, tag: u32, put: impl FnOnce(&mut Writer<'_>)) {
     w.raw(&field);
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

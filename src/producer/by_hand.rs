@@ -1,0 +1,154 @@
+//! A producer without threads: whoever holds it plays the sender's loop, the network and the callback thread, so that a
+//! measurement has each part alone. `testing::internals` puts a broker in front of it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::{Callbacks, Core, ProducerBuilder, Topic};
+use crate::completion::DeliveryListener;
+use crate::driver::callbacks;
+use crate::error::ConfigError;
+use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::sender::{Command, Outbox, Sender};
+
+/// What the wall clock says when the machine's time is zero, Unix ms.
+const START_MS: i64 = 1_700_000_000_000;
+
+/// See the module.
+pub struct ByHand {
+    core: Arc<Core>,
+    sender: Sender,
+    listener: Option<Box<dyn DeliveryListener>>,
+    outbox: Arc<Outbox>,
+    now: Duration,
+    /// Of which the network has taken all bytes; the sender has yet to hear it.
+    taken: VecDeque<Transmit>,
+    /// To be taken.
+    packed: VecDeque<Transmit>,
+}
+
+impl ByHand {
+    /// A producer that knows nothing yet. Names are never looked up: bootstrap servers are addresses.
+    pub fn new(builder: ProducerBuilder) -> Result<Self, ConfigError> {
+        let (core, sender, listener) = builder.assemble(1)?;
+        let (outbox, _) = Outbox::new();
+        let _ = core.shared.outbox.set(outbox.clone());
+        if listener.is_some() {
+            core.shared.accumulator.tag_records();
+        }
+        // So that no callback starts a thread.
+        *core.callbacks.lock().unwrap_or_else(PoisonError::into_inner) = Callbacks::Ended;
+        let (taken, packed) = (VecDeque::new(), VecDeque::new());
+        Ok(Self { core, sender, listener, outbox, now: Duration::ZERO, taken, packed })
+    }
+
+    /// A handle for the callers' side, which is the real one. It must not wait: nobody would wake it.
+    pub fn topic(&self, name: &str) -> Topic {
+        let topic = self.core.shared.topic(name);
+        self.core.shared.command(Command::WarmUp(topic.clone()));
+        Topic::new(self.core.clone(), topic)
+    }
+
+    /// Time goes by, and timers with it.
+    pub fn advance(&mut self, by: Duration) {
+        self.now += by;
+        if self.sender.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.sender.handle_timeout(self.now());
+        }
+    }
+
+    /// What was accepted so far need not linger.
+    pub fn flush(&self) {
+        self.core.submit(Command::Flush);
+    }
+
+    /// The sender's turn up to the system call: what is ready is sealed, drained, stamped and packed into requests.
+    pub fn pack(&mut self) {
+        self.hear_of_sent();
+        let now = self.now();
+        self.sender.handle_wakeup(now);
+        while let Some(action) = self.sender.poll_action() {
+            match action {
+                Action::Resolve { host, port } => {
+                    let address = format!("{host}:{port}").parse::<SocketAddr>();
+                    let answer = address.map(|address| vec![address]).map_err(|error| error.to_string());
+                    self.sender.handle_resolved(now, &host, port, answer);
+                }
+                Action::Connect { connection, .. } => self.sender.handle_connected(now, connection),
+                Action::Close { connection } => {
+                    let reason = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+                    self.sender.handle_closed(now, connection, &reason, Vec::new());
+                }
+            }
+        }
+        while let Some(transmit) = self.sender.poll_transmit() {
+            self.packed.push_back(transmit);
+        }
+    }
+
+    /// The network takes the next request: its connection, and its bytes without the size.
+    pub fn take_request(&mut self) -> Option<(u64, Vec<u8>)> {
+        let transmit = self.packed.pop_front()?;
+        let mut bytes = Vec::new();
+        for piece in &transmit.pieces {
+            match *piece {
+                Piece::Head { start, len } => {
+                    bytes.extend(transmit.head.iter().skip(start as usize).take(len as usize))
+                }
+                Piece::Arena { offset, len } => {
+                    bytes.extend_from_slice(self.core.shared.accumulator.bytes(offset, len as usize));
+                }
+            }
+        }
+        let connection = transmit.connection.0;
+        self.taken.push_back(transmit);
+        Some((connection, bytes.split_off(4.min(bytes.len()))))
+    }
+
+    fn hear_of_sent(&mut self) {
+        while let Some(transmit) = self.taken.pop_front() {
+            self.sender.handle_sent(self.now(), transmit);
+        }
+    }
+
+    /// The sender reads bytes of a broker's answer. Before that it hears that the requests are sent: what is not sent is
+    /// not answered.
+    pub fn receive(&mut self, connection: u64, bytes: &[u8]) {
+        self.hear_of_sent();
+        self.sender.handle_received(self.now(), ConnectionId(connection), bytes);
+    }
+
+    /// The callback thread's turn: listeners and callbacks are run, and their segments given back.
+    pub fn call_back(&mut self) {
+        while let Some(report) = self.outbox.try_take() {
+            callbacks::carry_out(&self.core.shared, &mut self.listener, report);
+        }
+    }
+
+    /// A producer id is there, and nothing is accepted that is not done with.
+    pub fn is_idle(&self) -> bool {
+        let shared = &self.core.shared;
+        shared.identified.load(std::sync::atomic::Ordering::Acquire)
+            && self.taken.is_empty()
+            && self.packed.is_empty()
+            && shared.accumulator.free()
+                == shared.config.buffer_memory / crate::accumulator::UNIT * crate::accumulator::UNIT
+    }
+
+    /// The machine's clock, Unix ms.
+    pub fn unix_ms(&self) -> i64 {
+        START_MS + self.now.as_millis() as i64
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.now, unix_ms: self.unix_ms() }
+    }
+}
+
+impl std::fmt::Debug for ByHand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByHand").field("now", &self.now).field("sender", &self.sender).finish_non_exhaustive()
+    }
+}
