@@ -56,7 +56,6 @@ fn read(hand: &mut ByHand) -> bool {
 fn completion(criterion: &mut Criterion) {
     let mut listening = common::in_large_batches(common::listening());
     let mut plain = common::in_large_batches(common::plain());
-    let mut calling = common::in_large_batches(common::plain());
     let mut group = criterion.benchmark_group("completion");
     group.throughput(Throughput::Elements(BATCH));
     let mut one = |name: &str, (hand, topic): &mut (ByHand, Topic), batch: &dyn Fn(&mut ByHand, &Topic, &mut Clock)| {
@@ -115,7 +114,7 @@ fn completion(criterion: &mut Criterion) {
         clock.time(|| hand.call_back());
         assert!(hand.is_idle(), "that was all of it");
     });
-    one("callback thread, callbacks", &mut calling, &|hand, topic, clock| {
+    one("callback thread, callbacks", &mut plain, &|hand, topic, clock| {
         static CALLED: AtomicU64 = AtomicU64::new(0);
         let callback = |result: Result<_, _>| {
             CALLED.fetch_add(u64::from(result.is_ok()), Relaxed);

@@ -36,6 +36,7 @@ over_both_drivers! {
     a_slow_listener_stops_acceptance_not_sending
     close_waits_for_a_listener_far_behind
     keyless_records_leave_a_full_partition
+    callbacks_come_also_after_deliveries
     callbacks_may_not_block
     a_panicking_callback_harms_nobody
     claims_are_written_in_place
@@ -462,6 +463,32 @@ fn keyless_records_leave_a_full_partition(driver: DriverChoice) {
     }
     assert!(broker.log("stuck", 1).len() > 10_000, "{}", broker.log("stuck", 1).len());
     let _ = producer.close(Duration::ZERO).unwrap();
+}
+
+/// A producer without a listener makes no room for callbacks until the first one comes; from then on, for all.
+fn callbacks_come_also_after_deliveries(driver: DriverChoice) {
+    let broker = start(one_partition());
+    let producer = builder(&broker, driver).build().unwrap();
+    let topic = producer.topic("late").unwrap();
+    let called = Arc::new(AtomicU64::new(0));
+    for round in 1..=20 {
+        for _ in 0..5000 {
+            drop(topic.send(Record::value("a delivery")).unwrap());
+        }
+        if round % 2 == 0 {
+            producer.flush().unwrap();
+        }
+        for _ in 0..500 {
+            let called = called.clone();
+            let count = move |result: Result<RecordMetadata, DeliveryError>| {
+                result.unwrap();
+                called.fetch_add(1, Ordering::SeqCst);
+            };
+            topic.send_with(Record::value("a callback"), count).unwrap();
+        }
+        producer.flush().unwrap();
+        assert_eq!(called.load(Ordering::SeqCst), round * 500);
+    }
 }
 
 fn callbacks_may_not_block(driver: DriverChoice) {

@@ -108,6 +108,8 @@ impl ByHand {
 
     /// Everybody's turn, until nothing that was accepted is left; false when that does not come about.
     pub fn settle(&mut self) -> bool {
+        // Also where nobody waits for a callback: finished flushes are reported that way, and would fill the outbox.
+        self.call_back();
         for _ in 0..TURNS {
             if self.is_idle() {
                 return true;
