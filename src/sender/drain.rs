@@ -44,6 +44,9 @@ impl Sender {
         }
         let peek = self.drain.peek(id);
         let partition = &mut self.partitions[id as usize];
+        if peek.any {
+            partition.see(self.drain.tail_position(id), now);
+        }
         if !peek.any {
             partition.opened = None;
         } else if partition.opened.is_none() {
@@ -76,9 +79,10 @@ impl Sender {
 
     /// A look when the oldest of its records reaches its delivery timeout.
     fn arm_expiry(&mut self, id: u32) {
-        let partition = &self.partitions[id as usize];
+        let partition = &mut self.partitions[id as usize];
         let timeout = self.config.delivery_timeout;
-        let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.opened).min();
+        let in_ring = partition.since(self.drain.head_position(id));
+        let queued = partition.queue.iter().map(|batch| batch.opened).chain(in_ring).min();
         let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires).min();
         if let Some(at) = earliest {
             let at = at.max(self.now.monotonic + Duration::from_millis(1));
@@ -285,7 +289,7 @@ impl Sender {
         let now = self.now.monotonic;
         let partition = &mut self.partitions[id as usize];
         self.topics[partition.topic as usize].last_used = now;
-        let opened = partition.opened.unwrap_or(now);
+        let opened = partition.since(chain.first_position).unwrap_or(now);
         let number = partition.next_number;
         partition.next_number += 1;
         let batch = Batch {

@@ -119,8 +119,11 @@ pub struct PartitionState {
     pub walk_back: Option<WalkBack>,
     /// Number of the next batch to be drained.
     pub next_number: u64,
-    /// When the first record that is still in the ring was seen.
+    /// When the batch that the ring gives next was seen there: its linger counts from here.
     pub opened: Option<Duration>,
+    /// By when what was seen in the ring: all below a position by that time; both rise. Delivery timeouts count from
+    /// here, for a batch may have waited behind others.
+    pub seen: VecDeque<(u64, Duration)>,
     /// Failures in a row, for the backoff.
     pub failures: u32,
     /// Nothing is sent before this time.
@@ -157,6 +160,7 @@ impl PartitionState {
             walk_back: None,
             next_number: 0,
             opened: None,
+            seen: VecDeque::new(),
             failures: 0,
             retry_at: Duration::ZERO,
             flush_to: 0,
@@ -174,6 +178,19 @@ impl PartitionState {
     pub fn window(&self, max_in_flight: u32, idempotent: bool) -> u32 {
         let again = !self.queue.is_empty() || self.walk_back.is_some();
         if again || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
+    }
+
+    /// Notes that at `now` the ring holds everything below `tail`.
+    pub fn see(&mut self, tail: u64, now: Duration) {
+        if self.seen.back().is_none_or(|(below, _)| *below < tail) {
+            self.seen.push_back((tail, now));
+        }
+    }
+
+    /// Since when the ring has held what it gives next, at `head`; `None`: nothing was seen there.
+    pub fn since(&mut self, head: u64) -> Option<Duration> {
+        while self.seen.pop_front_if(|(below, _)| *below <= head).is_some() {}
+        self.seen.front().map(|(_, at)| *at)
     }
 
     /// Puts a batch that must be sent again in its place: before the first with an equal or higher number, because

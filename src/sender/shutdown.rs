@@ -306,7 +306,7 @@ impl Sender {
                 self.fail(batch, DeliveryErrorKind::Expired);
             }
         }
-        if self.partitions[id as usize].opened.is_some_and(late)
+        while self.partitions[id as usize].since(self.drain.head_position(id)).is_some_and(late)
             && let Some(mut batch) = self.drain_ring(id, Leave::Now)
         {
             batch.last_error = self.topic_trouble(id);
