@@ -128,7 +128,7 @@ pub fn decode_batch(batch: &[u8]) -> Result<Vec<StoredRecord>, String> {
         }
         let sequence = if base_sequence < 0 { -1 } else { (base_sequence + i) % (1 << 31) };
         records.push(StoredRecord {
-            offset: base_offset + offset_delta,
+            offset: base_offset.wrapping_add(offset_delta),
             timestamp: if by_broker { max_timestamp } else { base_timestamp.wrapping_add(timestamp_delta) },
             key,
             value,
