@@ -22,6 +22,11 @@ const MAX_REQUEST: usize = 40_000;
 
 /// See the module.
 pub fn accumulator_script(data: &[u8]) {
+    run(data);
+}
+
+/// How many batches came out.
+pub(super) fn run(data: &[u8]) -> usize {
     let mut input = Input(data);
     let mut script = Script::new(&mut input);
     let mut steps = 0;
@@ -29,7 +34,7 @@ pub fn accumulator_script(data: &[u8]) {
         steps += 1;
         script.step(&mut input);
     }
-    script.end();
+    script.end()
 }
 
 /// A record that was accepted.
@@ -78,6 +83,8 @@ struct Script {
     sent: VecDeque<Sent>,
     asks: Vec<Ask>,
     numbers: u32,
+    /// How many came out.
+    batches: usize,
     memory: usize,
     /// Claims that nobody will look at again: they cost their memory, and nothing else.
     leaked: Vec<Held>,
@@ -116,6 +123,7 @@ impl Script {
             sent: VecDeque::new(),
             asks: Vec::new(),
             numbers: 0,
+            batches: 0,
             memory,
             leaked: Vec::new(),
         }
@@ -287,6 +295,7 @@ impl Script {
         assert!(stored.next().is_none());
         let bytes = parts.iter().map(|part| part.to_vec()).collect();
         assert_eq!(chain.segments.iter().map(|part| part.deliveries as usize).sum::<usize>(), deliveries.len());
+        self.batches += 1;
         self.sent.push_back(Sent { partition: at, chain, bytes, deliveries });
     }
 
@@ -361,7 +370,7 @@ impl Script {
     }
 
     /// Everything leaves, is answered and given back: what was accepted has come out, and the memory is whole.
-    fn end(mut self) {
+    fn end(mut self) -> usize {
         self.visit();
         self.held.clear();
         self.asks.clear();
@@ -379,6 +388,7 @@ impl Script {
         }
         let leaked: usize = self.leaked.iter().map(|held| held.took).sum();
         assert_eq!(self.accumulator.free(), self.memory - leaked, "memory is lost, or there twice");
+        self.batches
     }
 }
 

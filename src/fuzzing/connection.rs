@@ -38,6 +38,11 @@ const EVENTS_MAX: u32 = 2_000;
 
 /// See the module.
 pub fn connection(data: &[u8]) {
+    run(data);
+}
+
+/// How many records were delivered, and how many failed.
+pub(super) fn run(data: &[u8]) -> [usize; 2] {
     let mut input = Input(data);
     let mut world = World::new(&mut input);
     let mut steps = 0;
@@ -46,7 +51,7 @@ pub fn connection(data: &[u8]) {
         world.step(&mut input);
         world.look();
     }
-    world.end();
+    world.end()
 }
 
 /// One connection as the driver and the broker have it.
@@ -471,7 +476,7 @@ impl World {
 
     /// Nobody does anything any more but time: every record has its outcome when its time is over, the memory is back
     /// when the connections are gone, and a close comes to its end.
-    fn end(mut self) {
+    fn end(mut self) -> [usize; 2] {
         self.advance(DELIVERY + 100 * MS);
         let waiting = self.sent.iter().filter(|record| record.delivery.try_result().is_none()).count();
         assert_eq!(waiting, 0, "records of {} without an outcome", self.sent.len());
@@ -492,6 +497,9 @@ impl World {
             self.close(id);
         }
         assert!(self.sender.is_closed() && ticket.is_done() && ticket.report().is_clean());
+        let delivered = self.sent.iter().filter(|record| record.delivery.try_result().is_some_and(|done| done.is_ok()));
+        let delivered = delivered.count();
+        [delivered, self.sent.len() - delivered]
     }
 
     /// What was said of each record is true of the log.

@@ -12,6 +12,8 @@ mod connection;
 mod input;
 mod responses;
 #[cfg(test)]
+mod seeds;
+#[cfg(test)]
 mod tests;
 
 pub use accumulator::accumulator_script;

@@ -185,6 +185,7 @@ fn frames(bytes: &[u8], step: usize, meter: &Meter) {
             match pieces.next() {
                 Ok(Some(frame)) => {
                     assert!(frame.len() >= FRAME_MIN);
+                    assert_eq!(bytes[at..at + 4], (frame.len() as i32).to_be_bytes(), "as long as it says");
                     assert_eq!(frame, bytes[at + 4..at + 4 + frame.len()], "frames are runs of what came in");
                     at += 4 + frame.len();
                     frames += 1;

@@ -185,6 +185,14 @@ mod tests {
     }
 
     #[test]
+    fn offsets_wrap_where_the_batch_says_so() {
+        let mut batch = hex(GOLDEN);
+        batch[..8].copy_from_slice(&i64::MAX.to_be_bytes());
+        let records = decode_batch(&batch).unwrap();
+        assert_eq!((records[0].offset, records[1].offset), (i64::MAX, i64::MIN));
+    }
+
+    #[test]
     fn numbers_at_their_ends() {
         assert_eq!(Bytes(&[0xff; 8]).number(8), Ok(-1));
         assert_eq!(Bytes(&[0x80, 0]).number(2), Ok(-32768));
