@@ -15,7 +15,7 @@ renumbered_largest   batch_encoder src/accumulator/renumber.rs s/largest = large
 trusted_count        responses src/wire/metadata.rs s/let mut partitions = Vec::new();/let mut partitions = Vec::with_capacity(r.clone().array("partitions")?);/
 unchecked_skip       responses src/wire/codec.rs s/self.take(count \* 4, what)?;/self.at += count * 4;/
 negative_frame       responses src/wire/frame.rs s/usize::try_from(i32::from_be_bytes(\*size)).unwrap_or(usize::MAX)/i32::from_be_bytes(*size).unsigned_abs() as usize/
-tag_of_another       responses src/wire/produce.rs s/Some((field.i32("leader_id")?, field.i32("leader_epoch")?))/Some((field.i32("leader_id")?, r_epoch(field)?)); fn r_epoch(r: \&mut Reader<'_>) -> Result<i32, WireError> { Ok(r.i32("leader_epoch")?.max(0)) }/
+version_gate         responses src/wire/produce.rs s/log_start_offset: if version >= 5/log_start_offset: if version >= 4/
 lost_answers         connection src/sender/ack.rs /batches.extend(answers.drain(..).map(|(batch, _)| Some(batch)));/d
 not_written          connection src/sender/lanes.rs s/request.sent || !cut_off, kind/false, kind/
 expiry_of_the_next   connection src/sender/in_flight.rs s/self.seen.front().map(|(_, at)| \*at)/self.opened/

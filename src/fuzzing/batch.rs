@@ -16,6 +16,9 @@ const LENGTHS: [usize; 16] = [0, 1, 2, 7, 44, 52, 53, 54, 55, 56, 63, 64, 65, 20
 const DELTAS: [i64; 16] =
     [0, 1, -1, 5, 63, 64, -64, -65, 8_191, 8_192, -8_193, 1 << 20, 1 << 31, -(1 << 31), 1 << 40, -(1 << 40)];
 
+/// Larger batches show nothing that smaller ones do not, and take their time.
+const SIZE_MAX: usize = 24 << 10;
+
 /// Far from both ends of i64, so that no delta wraps.
 const TIME: i64 = 1 << 42;
 
@@ -36,6 +39,12 @@ impl Record {
             value: bytes(input),
             headers: (0..input.of(&headers)).map(|_| (text(input), bytes(input))).collect(),
         }
+    }
+
+    fn size(&self) -> usize {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(key, value)| 2 + key.len() + len(value)).sum();
+        10 + len(&self.key) + len(&self.value) + headers
     }
 
     fn headers(&self) -> Vec<Header<'_>> {
@@ -76,8 +85,11 @@ pub fn batch_encoder(data: &[u8]) {
     let in_ring = input.u8() & 1 == 1;
     let stamp = (input.i64(), input.i16(), input.i32());
     let mut records = Vec::new();
-    while !input.is_empty() && records.len() < 200 {
-        records.push(Record::read(&mut input));
+    let mut size = 0;
+    while !input.is_empty() && size < SIZE_MAX {
+        let record = Record::read(&mut input);
+        size += record.size();
+        records.push(record);
     }
     if records.is_empty() {
         return;

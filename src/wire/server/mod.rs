@@ -62,4 +62,6 @@ fn one_tag(w: &mut Writer<'_>, tag: u32, put: impl FnOnce(&mut Writer<'_>)) {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
