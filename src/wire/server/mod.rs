@@ -62,6 +62,4 @@ fn one_tag(w: &mut Writer<'_>, tag: u32, put: impl FnOnce(&mut Writer<'_>)) {
 }
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;
