@@ -57,7 +57,7 @@ search() { # search TARGET SECONDS
   mkdir "$work/new"
   # A million inputs at most: what takes more is not found for practical purposes.
   "$target_dir/$host/release/$1" "$work/new" "$tree/fuzz/seeds/$1" -seed=1 -max_len=400 -runs=1000000 \
-    -max_total_time="$2" -timeout=20 -artifact_prefix="$work/" >"$work/log" 2>&1 </dev/null || status=$?
+    -max_total_time="$2" -timeout=10 -rss_limit_mb=256 -artifact_prefix="$work/" >"$work/log" 2>&1 </dev/null || status=$?
   inputs=$(grep -ao '^#[0-9]*' "$work/log" | tail -n 1 | tr -d '#')
   return $status
 }
@@ -77,7 +77,7 @@ while read -r name target file expression; do
     echo "$name: $target does not find it in ${inputs:-0} inputs"
     missed=$((missed + 1))
   else
-    echo "$name: found by $target, ${inputs:-0} inputs after the seeds' first; $(grep -a -m 1 -A 1 'panicked at\|ERROR: libFuzzer' "$work/log" | tail -n 1 | cut -c 1-90)"
+    echo "$name: found by $target, ${inputs:-0} inputs beyond the seeds; $(grep -a -m 1 -A 1 'panicked at\|ERROR: libFuzzer' "$work/log" | tail -n 1 | cut -c 1-90)"
   fi
   cp "$file" "$tree/$file"
 done <<<"$mistakes"

@@ -208,8 +208,10 @@ impl World {
                     assert!(self.links.insert(connection, link).is_none(), "an id is used again");
                 }
                 Action::Close { connection } => {
-                    let link = self.links.get_mut(&connection).expect("a connection that was opened");
-                    assert!(!std::mem::replace(&mut link.closing, true), "closed twice");
+                    // It may have ended in the same turn.
+                    if let Some(link) = self.links.get_mut(&connection) {
+                        assert!(!std::mem::replace(&mut link.closing, true), "closed twice");
+                    }
                 }
             }
         }
