@@ -307,6 +307,7 @@ impl Sender {
             crc: None,
             attempts: 0,
             possibly_written: false,
+            appended: false,
             told: false,
             last_error: None,
         };
