@@ -65,6 +65,10 @@ mod driver;
 #[cfg(all(feature = "testing", not(loom)))]
 pub mod testing;
 
+#[cfg(all(feature = "fuzzing", not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use completion::{Delivery, DeliveryListener, RecordMetadata};
 pub use config::{Acks, ConfigKey, Cores, DriverChoice, IdleStrategy, ProducerConfig};
 pub use error::{

@@ -36,17 +36,22 @@ impl Settings {
         Ok(())
     }
 
-    /// Adds the lines of a file: `KEY=VALUE`, with empty lines and lines that begin with `#` or `!` ignored.
+    /// Adds the lines of a file, as [`add_text`](Self::add_text) does.
     pub fn add_file(&mut self, path: &Path) -> Result<(), Failure> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::new(Exit::Usage, format!("cannot read {}: {e}", path.display())))?;
+        self.add_text(&path.display().to_string(), &text)
+    }
+
+    /// Adds lines of `KEY=VALUE`; empty lines and lines that begin with `#` or `!` are ignored. `name` is for errors.
+    pub fn add_text(&mut self, name: &str, text: &str) -> Result<(), Failure> {
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with(['#', '!']) {
                 continue;
             }
             let Some((key, value)) = line.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
-                let at = format!("{}:{}", path.display(), number + 1);
+                let at = format!("{name}:{}", number + 1);
                 return Err(Failure::new(Exit::Usage, format!("{at}: expected KEY=VALUE, found: {line}")));
             };
             self.set(key.trim(), value.trim());

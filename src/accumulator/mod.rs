@@ -51,7 +51,7 @@ use self::{
 use crate::sync::{Doorbell, Relaxed, WaitList, plain};
 
 pub use self::{
-    drain::{Drain, Leave},
+    drain::{Chain, Drain, Leave},
     entry::Entry,
     partition::Partition,
     private_claim::PrivateClaim,

@@ -186,6 +186,7 @@ fn batches_grow_to_batch_size_through_growing_segments() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes")]
 fn a_busy_partition_continues_up_to_its_limit() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig { slots: 64, ..AccumulatorConfig::default() });
     partition.busy.store(true, Relaxed);
@@ -519,6 +520,7 @@ fn who_needs_the_clock_often_wakes_the_sender() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes")]
 fn a_large_record_is_not_starved() {
     let config = AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() };
     let (accumulator, mut drain, partition) = new(config);

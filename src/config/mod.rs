@@ -137,7 +137,7 @@ impl ProducerConfig {
     }
 
     /// The value of a key as text.
-    fn text(&self, key: &str) -> String {
+    pub(crate) fn text(&self, key: &str) -> String {
         keys::row(key).map_or_else(String::new, |row| (keys::KEYS[row].show)(self))
     }
 

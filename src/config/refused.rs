@@ -93,13 +93,14 @@ fn meant(key: &str) -> Option<&'static str> {
         return Some(kafkas);
     }
     let known = keys::KEYS.iter().map(|row| row.name).chain(NOT_YET.iter().map(|(name, ..)| *name));
-    let (errors, nearest) = known.map(|known| (distance(&key, known), known)).min()?;
-    // A third of a key may be wrong; more, and it is another word. `linger` for `linger.ms` is meant, too.
-    let same_start = keys::KEYS
-        .iter()
-        .map(|row| row.name)
-        .find(|known| known.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.')));
-    if errors * 3 <= key.len() { Some(nearest) } else { same_start }
+    // A third of a key may be wrong; more, and it is another word. Lengths alone tell for most, and for endless keys.
+    let (length, most) = (key.chars().count(), key.len() / 3);
+    let near = known.filter(|known| known.len().abs_diff(length) <= most);
+    let nearest = near.map(|known| (distance(&key, known), known)).min().filter(|(errors, _)| *errors <= most);
+    // `linger` for `linger.ms` is meant, too.
+    let mut names = keys::KEYS.iter().map(|row| row.name);
+    let same_start = |known: &&str| known.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    nearest.map(|(_, known)| known).or_else(|| names.find(same_start))
 }
 
 /// How many single characters must be put in, taken out or changed to make `a` into `b` (Levenshtein).

@@ -2,6 +2,9 @@
 //!
 //! Pure data with one rule book: how an answer changes what was known. The upkeep (when to ask, whom) is the sender's.
 
+#[cfg(test)]
+mod properties;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -33,7 +33,19 @@ pub(crate) fn partition_for_key(key: &[u8], count: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_key_hashes_as_the_original_does(key in proptest::collection::vec(any::<u8>(), 0..70), count in 1..i32::MAX) {
+            prop_assert_eq!(murmur2(&key), by_bytes(&key));
+            let partition = partition_for_key(&key, count);
+            prop_assert!((0..count).contains(&partition));
+            prop_assert_eq!(partition, (i64::from(by_bytes(&key)) & 0x7fff_ffff).rem_euclid(count.into()) as i32);
+        }
+    }
 
     /// From Java's own tests; all tails from 0 to 3 bytes are among them.
     const VECTORS: [(&str, i32); 7] = [

@@ -112,7 +112,39 @@ fn mix(mut x: u64) -> u64 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever is available, and however the number of partitions grows: the rules of `next`.
+        #[test]
+        fn each_move_keeps_the_rules(
+            seed: u64,
+            steps in proptest::collection::vec((1..40_i32, any::<u64>(), any::<bool>(), -1..40_i32), 1..30),
+        ) {
+            let sticky = Sticky::with_seed(seed);
+            for (count, mask, own, other) in steps {
+                let available = |partition: i32| mask >> partition & 1 == 1;
+                let before = sticky.current();
+                let from = if own { before } else { Some(other).filter(|other| *other >= 0) };
+                let next = sticky.next(from, count, available);
+                prop_assert!((0..count).contains(&next));
+                prop_assert_eq!(sticky.current(), Some(next));
+                if let Some(before) = before.filter(|before| from != Some(*before) && *before < count) {
+                    prop_assert_eq!(next, before, "another thread's choice stands");
+                    continue;
+                }
+                let others = (0..count).filter(|at| Some(*at) != before && available(*at)).count();
+                let stays = before.is_some_and(|before| before < count && available(before));
+                match (others, stays) {
+                    (0, true) => prop_assert_eq!(Some(next), before, "the only one"),
+                    (0, false) => {}
+                    _ => prop_assert!(Some(next) != before && available(next), "{:?} to {}", before, next),
+                }
+            }
+        }
+    }
 
     fn all(_: i32) -> bool {
         true

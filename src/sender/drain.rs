@@ -76,7 +76,7 @@ impl Sender {
 
     /// A look when the oldest of its records reaches its delivery timeout.
     fn arm_expiry(&mut self, id: u32) {
-        let partition = &self.partitions[id as usize];
+        let partition = &mut self.partitions[id as usize];
         let timeout = self.config.delivery_timeout;
         let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.seen.first()).min();
         let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires).min();
@@ -303,6 +303,7 @@ impl Sender {
             crc: None,
             attempts: 0,
             possibly_written: false,
+            appended: false,
             told: false,
             last_error: None,
             trouble: None,

@@ -80,6 +80,8 @@ pub struct Batch {
     pub attempts: u32,
     /// A copy of it may be in the log: sent in full and never refused for certain since.
     pub possibly_written: bool,
+    /// A broker said that it appended it, or did so perhaps, in this very form.
+    pub appended: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
     /// What the broker said last.

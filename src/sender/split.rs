@@ -62,6 +62,8 @@ impl Sender {
                     max_timestamp: batch.base_timestamp.saturating_add(piece.max_timestamp_delta),
                     stamp: own,
                     crc: None,
+                    // The whole was never stored (see `appended`), so no part is.
+                    possibly_written: false,
                     last_error: batch.last_error.clone(),
                     trouble: batch.trouble.clone(),
                     ..batch

@@ -128,7 +128,7 @@ pub fn decode_batch(batch: &[u8]) -> Result<Vec<StoredRecord>, String> {
         }
         let sequence = if base_sequence < 0 { -1 } else { (base_sequence + i) % (1 << 31) };
         records.push(StoredRecord {
-            offset: base_offset + offset_delta,
+            offset: base_offset.wrapping_add(offset_delta),
             timestamp: if by_broker { max_timestamp } else { base_timestamp.wrapping_add(timestamp_delta) },
             key,
             value,
@@ -182,6 +182,14 @@ mod tests {
             assert!(decode_batch(&changed).is_err(), "byte {at}");
         }
         assert!(decode_batch(&whole[..104]).is_err());
+    }
+
+    #[test]
+    fn offsets_wrap_where_the_batch_says_so() {
+        let mut batch = hex(GOLDEN);
+        batch[..8].copy_from_slice(&i64::MAX.to_be_bytes());
+        let records = decode_batch(&batch).unwrap();
+        assert_eq!((records[0].offset, records[1].offset), (i64::MAX, i64::MIN));
     }
 
     #[test]

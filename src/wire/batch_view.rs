@@ -244,7 +244,7 @@ mod tests {
     fn records_with_any_one_byte_changed_end_without_a_panic() {
         let whole = hex(GOLDEN);
         for at in 57..whole.len() {
-            for value in 0..=255 {
+            for value in (0..=255).step_by(if cfg!(miri) { 51 } else { 1 }) {
                 let mut changed = whole.clone();
                 changed[at] = value;
                 let batch = BatchView::parse_unhashed(&changed).unwrap();

@@ -61,7 +61,63 @@ pub fn put_signed(out: &mut [u8], value: i64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::wire::codec::Reader;
+
+    /// The definition, by division: digits to base 128, the lowest first, all but the last plus 128.
+    fn digits(mut value: u128) -> Vec<u8> {
+        let mut out = Vec::new();
+        while value >= 128 {
+            out.push((value % 128 + 128) as u8);
+            value /= 128;
+        }
+        out.push(value as u8);
+        out
+    }
+
+    /// Any number of bits is as likely as any other.
+    fn wide() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0..64_u32).prop_map(|(value, shift)| value >> shift)
+    }
+
+    proptest! {
+        #[test]
+        fn unsigned_are_digits_to_base_128(value in wide()) {
+            let mut out = [0xaa; 11];
+            let len = put_unsigned(&mut out, value);
+            prop_assert_eq!(&out[..len], &digits(value.into())[..]);
+            prop_assert_eq!((len, out[len]), (unsigned_len(value), 0xaa));
+            if let Ok(small) = u32::try_from(value) {
+                prop_assert_eq!(Reader::new(&out, true).uvarint("value"), Ok(small));
+            }
+        }
+
+        #[test]
+        fn signed_count_up_from_zero_alternating(value in wide().prop_map(|value| value as i64)) {
+            let place = if value < 0 { -2 * i128::from(value) - 1 } else { 2 * i128::from(value) };
+            let mut out = [0; 10];
+            let len = put_signed(&mut out, value);
+            prop_assert_eq!(&out[..len], &digits(place as u128)[..]);
+            prop_assert_eq!(len, signed_len(value));
+            prop_assert_eq!(Reader::new(&out, true).varlong("value"), Ok(value));
+            if let Ok(small) = i32::try_from(value) {
+                prop_assert_eq!(Reader::new(&out, true).varint("value"), Ok(small));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_number_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+            let mut reader = Reader::new(&bytes, true);
+            if let Ok(value) = reader.uvarint("value") {
+                let read = &bytes[..reader.position()];
+                let sum = read.iter().rev().fold(0_u128, |sum, byte| sum * 128 + u128::from(byte % 128));
+                prop_assert_eq!(u128::from(value), sum);
+                prop_assert!(read.len() <= 5 && read[read.len() - 1] < 128);
+            }
+        }
+    }
 
     #[test]
     fn every_length_is_what_is_written() {

@@ -574,3 +574,28 @@ fn nameless_brokers_are_no_storm() {
     let look_ups = world.look_ups - before;
     assert!((20..150).contains(&look_ups), "{look_ups} look-ups in a minute");
 }
+
+/// Found by fuzzing: batches that waited in the ring behind an expired one got a new delivery timeout each.
+#[test]
+fn what_waits_in_the_ring_expires_with_what_it_waits_behind() {
+    let config = config().delivery_timeout(700 * MS).max_request_size(40_000).batch_size(16_384);
+    let mut world = World::new(14, options(1), config);
+    let topic = world.topic("t");
+    world.kill_for(0, Duration::from_secs(100_000));
+    let mut deliveries = Vec::new();
+    for _ in 0..5 {
+        // No two share a batch.
+        deliveries.extend(world.send(&topic, 0, &[b'x'; 30_000]));
+        let until = world.now + 10 * MS;
+        world.run_until(until);
+    }
+    assert_eq!(deliveries.len(), 5);
+    let last = world.now;
+    let outcomes = finish(&mut world, &deliveries);
+    assert!(world.now <= last + 702 * MS, "{:?} after the last one", world.now - last);
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert_eq!((error.kind(), error.written()), (DeliveryErrorKind::Expired, Written::No));
+        assert!(error.waited() >= 700 * MS && error.waited() <= 702 * MS, "{:?}", error.waited());
+    }
+}

@@ -1,6 +1,8 @@
 //! Every message in every version against another implementation (`kafka-protocol`), both ways, and against bytes that
 //! are cut off or lie about their counts.
 
+mod properties;
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{self as theirs, BrokerId, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
