@@ -49,7 +49,11 @@ free_slot           commit_meets_seal
 queued_set          last_commit_notifies
 queued_clear        last_commit_notifies
 ready_push          doorbell_two_partitions
-ready_take          doorbell_two_partitions'
+ready_take          doorbell_two_partitions
+census_unchecked    census_against_drain
+census_begin        census_against_drain
+census_end          census_against_drain
+census_read         census_against_drain'
 others='next_after_clear full_unchecked base_load base_store ring park'
 
 cd "$(dirname "$0")/.." || exit 1

@@ -74,4 +74,6 @@ pub use error::{
 #[cfg(not(loom))]
 pub use producer::{Claim, CloseFuture, FlushFuture, PartitionInfo, Producer, ProducerBuilder, SendFuture, Topic};
 pub use record::{Header, Record};
+#[cfg(not(loom))]
+pub use sender::Stats;
 pub use wire::error_code::ErrorCode;

@@ -19,7 +19,7 @@ use crate::completion::{DeliveryListener, callback_thread};
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
 use crate::error::{BrokerError, CloseReport, SendError, Trouble, WaitedFor};
-use crate::sender::{Command, Life, Outbox, Shared, Ticket, TopicShared};
+use crate::sender::{Command, Life, Outbox, Shared, Stats, Ticket, TopicShared};
 use crate::sync::block_until;
 use crate::wire::error_code::ErrorCode;
 
@@ -282,6 +282,13 @@ impl Producer {
             let trouble = shared.trouble().map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })
         })
+    }
+
+    /// How many records were accepted, delivered, have failed, or are still on their way. It looks at
+    /// every partition's ring and costs those who send nothing. At any time, from any thread, also after
+    /// [`Producer::close`].
+    pub fn stats(&self) -> Stats {
+        self.open.core.shared.stats()
     }
 
     /// How bytes reach the network: `"io_uring"` or `"epoll"`.

@@ -45,6 +45,9 @@ fn a_sender_that_panics_leaves_nobody_waiting() {
     let error = told.recv_timeout(Duration::from_secs(10)).unwrap().unwrap_err();
     assert_eq!((error.kind(), error.written()), (DeliveryErrorKind::SenderPanicked, Written::Possibly), "in flight");
     drop(flush);
+    let stats = producer.stats();
+    assert!(stats.adds_up() && stats.accepted == 101 && stats.failed() == 101, "{stats:?}");
+    assert!(stats.failed_possibly_written >= 1, "{stats:?}");
     assert_eq!(topic.send(Record::value("late")).map(drop), Err(SendError::SenderPanicked));
     assert_eq!(topic.try_send(Record::value("late")).unwrap_err().error, SendError::SenderPanicked);
     assert_eq!(producer.flush(), Err(SendError::SenderPanicked));

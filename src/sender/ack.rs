@@ -124,7 +124,7 @@ impl Sender {
     }
 
     fn settle(&mut self, mut batch: Batch, answer: Answer) {
-        self.book_out(&batch);
+        self.book_out(&mut batch);
         let id = batch.partition;
         let error = answer.error;
         let first_attempt = batch.attempts == 1;
@@ -196,8 +196,8 @@ impl Sender {
         for held in &mut self.unconfirmed {
             held.polled = true;
         }
-        for Unconfirmed { batch, .. } in confirmed.drain(..) {
-            self.book_out(&batch);
+        for Unconfirmed { mut batch, .. } in confirmed.drain(..) {
+            self.book_out(&mut batch);
             let id = batch.partition;
             self.delivered(batch, Outcome::Delivered { base_offset: None, log_append_time: None });
             self.consider(id);
@@ -209,7 +209,7 @@ impl Sender {
     pub(super) fn lose_unacknowledged(&mut self, id: ConnectionId) {
         let lost: Vec<_> = self.unconfirmed.extract_if(.., |held| held.connection == id).collect();
         for Unconfirmed { mut batch, .. } in lost {
-            self.book_out(&batch);
+            self.book_out(&mut batch);
             batch.possibly_written = true;
             let partition = batch.partition;
             self.fail(batch, DeliveryErrorKind::Disconnected);

@@ -82,6 +82,8 @@ pub struct Batch {
     pub possibly_written: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
+    /// Handed to a connection, and neither answered nor lost.
+    pub on_lane: bool,
     /// What the broker said last.
     pub last_error: Option<BrokerError>,
 }

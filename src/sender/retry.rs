@@ -55,6 +55,8 @@ impl Sender {
         if std::mem::replace(&mut batch.told, true) {
             return;
         }
+        // First, so that whoever hears of it finds it counted.
+        self.shared.tally.ended(batch.count, batch.on_lane, outcome);
         let place = self.partitions[batch.partition as usize].ring.place.clone();
         let mut before = 0;
         for part in &mut batch.parts {
@@ -150,7 +152,7 @@ impl Sender {
     /// batches may be in the log.
     pub(super) fn lose_batches(&mut self, mut batches: Vec<Option<Batch>>, whole: bool, kind: DeliveryErrorKind) {
         for mut batch in batches.drain(..).flatten() {
-            self.book_out(&batch);
+            self.book_out(&mut batch);
             batch.possibly_written |= whole;
             let id = batch.partition;
             if self.config.acks == crate::config::Acks::None && whole {
