@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Callbacks, Core, Open, Producer};
 use crate::accumulator::{Accumulator, AccumulatorConfig};
-use crate::completion::DeliveryListener;
+use crate::completion::{DeliveryListener, UndeliverableSink};
 use crate::config::{Acks, Cores, DriverChoice, IdleStrategy, ProducerConfig};
 use crate::driver::fork::Origin;
 use crate::driver::{self, Setup, SocketOptions};
@@ -25,6 +25,7 @@ fn slots(buffer_memory: usize) -> usize {
 pub struct ProducerBuilder {
     config: ProducerConfig,
     listener: Option<Box<dyn DeliveryListener>>,
+    sink: Option<Box<dyn UndeliverableSink>>,
 }
 
 macro_rules! setters {
@@ -40,7 +41,7 @@ macro_rules! setters {
 impl ProducerBuilder {
     /// From a configuration made before.
     pub fn from_config(config: ProducerConfig) -> Self {
-        Self { config, listener: None }
+        Self { config, listener: None, sink: None }
     }
 
     setters! {
@@ -89,6 +90,18 @@ impl ProducerBuilder {
         self
     }
 
+    /// Is given every accepted record that could not be delivered, before anyone hears that it failed. Default: nobody,
+    /// and then only the errors are told. See [`UndeliverableSink`] for what is promised.
+    pub fn on_undeliverable(mut self, sink: impl UndeliverableSink) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Somebody keeps what cannot be delivered.
+    pub(crate) fn has_sink(&self) -> bool {
+        self.sink.is_some()
+    }
+
     /// Checks the configuration and starts the producer's thread. Brokers are connected to in the background.
     ///
     /// # Errors
@@ -125,8 +138,8 @@ impl ProducerBuilder {
         let system = |error: std::io::Error| {
             ConfigError::new("driver", shared.config.driver.name(), format!("the system refuses: {error}"))
         };
-        if self.listener.is_some() {
-            core.start_callbacks(self.listener).map_err(system)?;
+        if self.listener.is_some() || self.sink.is_some() {
+            core.start_callbacks(self.listener, self.sink).map_err(system)?;
         }
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let sender = Sender::new(shared.clone(), drain, seed);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::sync::Parker;
 
-use crate::completion::{DeliveryListener, callback_thread};
+use crate::completion::{DeliveryListener, UndeliverableSink, callback_thread};
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
 use crate::error::{BrokerError, CloseReport, SendError, Trouble, WaitedFor};
@@ -101,13 +101,22 @@ impl Core {
     }
 
     /// Starts the thread that runs listeners and callbacks, unless it runs.
-    fn start_callbacks(&self, listener: Option<Box<dyn DeliveryListener>>) -> std::io::Result<()> {
+    fn start_callbacks(
+        &self,
+        listener: Option<Box<dyn DeliveryListener>>,
+        sink: Option<Box<dyn UndeliverableSink>>,
+    ) -> std::io::Result<()> {
         let mut callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*callbacks, Callbacks::Idle) {
-            let (outbox, parker): (Arc<Outbox>, Parker) = Outbox::new();
-            *callbacks = Callbacks::Running(callbacks::spawn(self.shared.clone(), outbox.clone(), parker, listener)?);
+            // A sink alone needs no entries: it reads the records.
+            let has_entries = listener.is_some() || sink.is_none();
+            let (outbox, parker): (Arc<Outbox>, Parker) = Outbox::new(sink.is_some());
+            let told = callbacks::Told { listener, sink };
+            *callbacks = Callbacks::Running(callbacks::spawn(self.shared.clone(), outbox.clone(), parker, told)?);
             let _ = self.shared.outbox.set(outbox);
-            self.shared.accumulator.tag_records();
+            if has_entries {
+                self.shared.accumulator.tag_records();
+            }
         }
         Ok(())
     }
@@ -282,6 +291,15 @@ impl Producer {
             let trouble = shared.trouble().map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })
         })
+    }
+
+    /// Closes it on another producer's callback thread, where `close` itself would not know that waiting is safe.
+    pub(crate) fn close_for_another(&self) {
+        let timeout = self.open.core.shared.config.close_timeout;
+        if let Ok(Some(ticket)) = self.open.start_close(timeout) {
+            block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
+            self.open.join();
+        }
     }
 
     /// How many records were accepted, delivered, have failed, or are still on their way. It looks at

@@ -116,7 +116,7 @@ impl Topic {
     ) -> Result<(), SendError> {
         self.core.check_life()?;
         // No thread to run it on: as good as no producer.
-        self.core.start_callbacks(None).map_err(|_| SendError::Closed)?;
+        self.core.start_callbacks(None, None).map_err(|_| SendError::Closed)?;
         let callback: Callback = Box::new(callback);
         let held = callback::hold(callback);
         let result = match self.append(&record, Attach::Callback(held.value())) {

@@ -82,6 +82,9 @@ pub struct Batch {
     pub possibly_written: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
+    /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
+    /// through it.
+    pub lent: bool,
     /// Handed to a connection, and neither answered nor lost.
     pub on_lane: bool,
     /// What the broker said last.

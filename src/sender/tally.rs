@@ -2,7 +2,7 @@
 //!
 //! What is in a ring is counted there (`accumulator/census.rs`). From then on a batch is either waiting in the sender or
 //! in flight, and carries its count from one number to the other as it moves; the tests walk queues and connections and
-//! compare. The sender alone writes, once per batch and step, so nothing here is shared on the path of a record.
+//! compare. The sender alone writes them, once per batch and step, so nothing here is shared on the path of a record.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +33,8 @@ pub struct Stats {
     /// Given to a connection and not answered. A record whose `delivery.timeout.ms` ran out there has failed and does
     /// not count here any more.
     pub in_flight: u64,
+    /// Undelivered records that the sink panicked at: see [`UndeliverableSink`](crate::UndeliverableSink).
+    pub sink_panics: u64,
     /// Bytes of `buffer.memory` in use, by batches, open claims, and what listeners have not taken. Approximate.
     pub buffer_used: usize,
     /// Bytes of `buffer.memory`, in whole KiB.
@@ -65,6 +67,8 @@ pub struct Tally {
     failed_possibly_written: AtomicU64,
     waiting: AtomicU64,
     in_flight: AtomicU64,
+    /// The callback thread's.
+    sink_panics: AtomicU64,
 }
 
 /// Only the sender's thread writes, so a load and a store will do. Release: whoever sees a record's end sees its drain.
@@ -114,6 +118,11 @@ impl Tally {
         add(&self.failed_possibly_written, records);
     }
 
+    /// The sink panicked at a record.
+    pub fn sink_panicked(&self) {
+        self.sink_panics.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// All of them, what has ended first.
     pub fn read(&self) -> Stats {
         let read = |number: &AtomicU64| number.load(Ordering::Acquire);
@@ -123,6 +132,7 @@ impl Tally {
             failed_possibly_written: read(&self.failed_possibly_written),
             in_flight: read(&self.in_flight),
             waiting: read(&self.waiting),
+            sink_panics: read(&self.sink_panics),
             ..Stats::default()
         }
     }

@@ -46,6 +46,11 @@ impl<'a> Reader<'a> {
         self.flexible = flexible;
     }
 
+    /// The bytes that are left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// How many bytes are left.
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.at
