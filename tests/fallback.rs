@@ -29,6 +29,7 @@ over_both_drivers! {
     a_sink_that_panics_gets_the_next_record
     a_slow_sink_stops_acceptance_not_sending
     delivered_records_never_reach_the_sink
+    whatever_happens_each_failure_is_kept_once
     a_dead_letter_tells_where_it_comes_from
     a_dead_letter_that_fails_does_not_come_back
     a_file_holds_what_failed
@@ -426,6 +427,66 @@ fn delivered_records_never_reach_the_sink(driver: DriverChoice) {
     producer.flush().unwrap();
     assert_eq!(broker.log("t", 0).len(), 300);
     settled(&producer, &keeper, 300, 0);
+    assert_eq!(producer.stats().buffer_used, 0);
+}
+
+fn whatever_happens_each_failure_is_kept_once(driver: DriverChoice) {
+    let faults = [
+        Fault::Error(ErrorCode::INVALID_RECORD),
+        Fault::None,
+        Fault::HangAfter,
+        Fault::None,
+        Fault::StoredThenError(ErrorCode::REQUEST_TIMED_OUT),
+        Fault::CloseAfter,
+        Fault::HangBefore,
+        Fault::None,
+        Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
+        Fault::Delay(Duration::from_millis(5)),
+    ];
+    let options = TopicOptions { partitions: 3, max_message_bytes: 3000, ..TopicOptions::default() };
+    let broker = start(
+        BrokerOptions { topic: options, brokers: 2, ..BrokerOptions::default() }
+            .on_produce(move |context| faults[context.nth as usize % faults.len()]),
+    );
+    let keeper = Keeper::default();
+    let producer = builder(&broker, driver)
+        .linger(Duration::from_millis(1))
+        .request_timeout(Duration::from_millis(60))
+        .delivery_timeout(Duration::from_millis(150))
+        .buffer_memory(1 << 20)
+        .set("max.request.size", "200000")
+        .on_undeliverable(keeper.clone())
+        .build()
+        .unwrap();
+    let topic = producer.topic("t").unwrap();
+    producer.warm_up(&["t"]).unwrap();
+    let mut deliveries = Vec::new();
+    for number in 0..3000_u32 {
+        let padding = "x".repeat(if number % 97 == 0 { 4000 } else { number as usize % 120 });
+        let value = format!("{number} {padding}");
+        deliveries.push((value.clone(), topic.send(Record::value(&value)).unwrap()));
+        if number % 100 == 99 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let _ = producer.close(Duration::from_millis(50)).unwrap();
+    let (mut failed, mut delivered) = (Vec::new(), 0);
+    for (value, delivery) in deliveries {
+        match delivery.wait() {
+            Ok(_) => delivered += 1,
+            Err(error) => failed.push((value, error.written() == Written::Possibly)),
+        }
+    }
+    let values = keeper.values().into_iter().zip(keeper.kept());
+    let mut kept: Vec<_> = values.map(|(value, kept)| (value, kept.written == Written::Possibly)).collect();
+    settled(&producer, &keeper, delivered, failed.len() as u64);
+    failed.sort();
+    kept.sort();
+    assert!(kept == failed, "{} kept, {} failed", kept.len(), failed.len());
+    for possibly in [true, false] {
+        assert!(kept.iter().any(|(_, written)| *written == possibly), "of each kind");
+    }
+    assert!(delivered > 0);
     assert_eq!(producer.stats().buffer_used, 0);
 }
 

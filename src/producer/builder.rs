@@ -92,6 +92,22 @@ impl ProducerBuilder {
 
     /// Is given every accepted record that could not be delivered, before anyone hears that it failed. Default: nobody,
     /// and then only the errors are told. See [`UndeliverableSink`] for what is promised.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmail::{FailedRecordsFile, Producer, UndeliveredRecord};
+    ///
+    /// let producer = Producer::builder()
+    ///     .bootstrap_servers("localhost:9092")
+    ///     .on_undeliverable(FailedRecordsFile::append("failed.jsonl")?)
+    ///     .build()?;
+    /// let other = Producer::builder()
+    ///     .bootstrap_servers("localhost:9092")
+    ///     .on_undeliverable(|record: UndeliveredRecord<'_>| eprintln!("lost: {}", record.error()))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_undeliverable(mut self, sink: impl UndeliverableSink) -> Self {
         self.sink = Some(Box::new(sink));
         self
