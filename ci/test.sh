@@ -88,6 +88,8 @@ main() {
 
   stage format cargo fmt --all --check
   stage clippy cargo clippy --workspace --all-targets -- -D warnings
+  # As its users build it: in the workspace the feature `testing` is always on.
+  stage alone cargo clippy -p ringmail --lib -- -D warnings
   stage tests cargo test --workspace --no-fail-fast
   stage examples examples
   stage demo cargo run --release -q -p ringmail-cli -- demo
