@@ -24,6 +24,7 @@ over_both_drivers! {
     expired_in_the_ring_is_not_written
     expired_in_flight_is_possibly_written
     one_too_large_among_many_is_kept_alone
+    a_split_segment_stays_until_the_sink_has_read_it
     what_close_gives_up_is_kept
     every_kind_of_waiting_hears_of_it_after_the_sink
     a_sink_that_panics_gets_the_next_record
@@ -280,6 +281,48 @@ fn one_too_large_among_many_is_kept_alone(driver: DriverChoice) {
         let _ = producer.close(Duration::from_secs(5)).unwrap();
         assert_eq!(producer.stats().buffer_used, 0, "the segments of split batches are back, too");
     }
+}
+
+/// Two records of one segment fail, those between and behind them are delivered: the segment's last part ends well, and
+/// still its memory is the sink's until the second has been read.
+fn a_split_segment_stays_until_the_sink_has_read_it(driver: DriverChoice) {
+    let options = TopicOptions { partitions: 1, max_message_bytes: 20_000, ..TopicOptions::default() };
+    let broker = start(BrokerOptions { topic: options, ..BrokerOptions::default() });
+    let (go, gate) = mpsc::channel::<()>();
+    let keeper = Keeper::default();
+    let mut inner = keeper.clone();
+    let producer = builder(&broker, driver)
+        .buffer_memory(1 << 20)
+        .set("max.request.size", "200000")
+        .batch_size(150_000)
+        .linger(Duration::from_secs(1))
+        .on_undeliverable(move |record: UndeliveredRecord<'_>| {
+            if inner.kept().is_empty() {
+                gate.recv().unwrap();
+            }
+            inner.undeliverable(record);
+        })
+        .build()
+        .unwrap();
+    producer.warm_up(&["split", "other"]).unwrap();
+    let (split, other) = (producer.topic("split").unwrap(), producer.topic("other").unwrap());
+    let (good, bad) = ("x".repeat(200), "y".repeat(25_000));
+    let value = |number: u32| format!("{number} {}", if matches!(number, 10 | 20) { &bad } else { &good });
+    let mut deliveries: Vec<_> = (0..60).map(|n| split.send(Record::value(&value(n))).unwrap()).collect();
+    deliveries.pop().unwrap().wait().unwrap();
+    // Over and over everything that is free.
+    let noise = vec![b'z'; 10_000];
+    for _ in 0..500 {
+        drop(other.send(Record::value(&noise)).unwrap());
+    }
+    other.send(Record::value(&noise)).unwrap().wait().unwrap();
+    assert!(keeper.kept().is_empty());
+    go.send(()).unwrap();
+    producer.flush().unwrap();
+    assert!(keeper.values() == [value(10), value(20)]);
+    settled(&producer, &keeper, 58 + 501, 2);
+    let _ = producer.close(Duration::from_secs(5)).unwrap();
+    assert_eq!(producer.stats().buffer_used, 0);
 }
 
 fn what_close_gives_up_is_kept(driver: DriverChoice) {
