@@ -8,7 +8,8 @@
 #
 # Caught by no model: next_after_clear (a partition queued again during the walk: needs a third record),
 # full_unchecked (needs a lap of history), base_load, base_store, ring, park (loom runs RMWs in one order and cannot
-# show a CAS that comes too early). Those are right by argument only.
+# show a CAS that comes too early), census_begin (loom lets no store overtake an RMW before it). Those are right by
+# argument only.
 known='
 plain_zero          between_seal_and_settle
 notify_early        doorbell_full_segments
@@ -69,8 +70,11 @@ completion_register_blind  completion::wait_against_resolve
 completion_pop             completion::take_against_put
 completion_push            completion::take_against_put
 completion_no_count        completion::take_against_take_and_put
-completion_grow_blind      completion::take_against_take_that_grows'
-others='next_after_clear full_unchecked base_load base_store ring park'
+completion_grow_blind      completion::take_against_take_that_grows
+census_unchecked    census_against_drain
+census_end          census_against_drain
+census_read         census_against_drain'
+others='next_after_clear full_unchecked base_load base_store ring park census_begin'
 
 cd "$(dirname "$0")/.." || exit 1
 target=${CARGO_TARGET_DIR:-target}/loom

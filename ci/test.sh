@@ -97,6 +97,8 @@ main() {
   stage format cargo fmt --all --check
   stage licences ci/licences.py
   stage clippy cargo clippy --workspace --all-targets -- -D warnings
+  # As its users build it: in the workspace the feature `testing` is always on.
+  stage alone cargo clippy -p ringmail --lib -- -D warnings
   stage docs docs
   stage tests cargo test --workspace --no-fail-fast
   stage examples examples

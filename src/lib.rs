@@ -39,6 +39,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity))]
 
 #[cfg(not(loom))]
+mod fallback;
+#[cfg(not(loom))]
 mod producer;
 mod sync;
 pub(crate) mod wire;
@@ -70,12 +72,18 @@ pub mod testing;
 pub mod fuzzing;
 
 pub use completion::{Delivery, DeliveryListener, RecordMetadata};
+#[cfg(not(loom))]
+pub use completion::{UndeliverableSink, UndeliveredRecord};
 pub use config::{Acks, ConfigKey, Cores, DriverChoice, IdleStrategy, ProducerConfig};
 pub use error::{
     BrokerError, CloseReport, ConfigError, DeliveryError, DeliveryErrorKind, Leftover, Refused, SendError, Trouble,
     WaitedFor, Written,
 };
 #[cfg(not(loom))]
+pub use fallback::{DeadLetterTopic, FailedRecordsFile};
+#[cfg(not(loom))]
 pub use producer::{Claim, CloseFuture, FlushFuture, PartitionInfo, Producer, ProducerBuilder, SendFuture, Topic};
 pub use record::{Header, Record};
+#[cfg(not(loom))]
+pub use sender::Stats;
 pub use wire::error_code::ErrorCode;

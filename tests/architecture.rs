@@ -14,6 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["sender"],
     &["driver"],
     &["producer", "testing", "fuzzing"],
+    &["fallback"],
 ];
 
 /// The only files that may say `unsafe`.

@@ -71,6 +71,21 @@ fn one_partition() -> BrokerOptions {
     BrokerOptions { topic: TopicOptions { partitions: 1, ..TopicOptions::default() }, ..BrokerOptions::default() }
 }
 
+/// At rest: every accepted record is delivered, failed, or still on its way. Returns how many are none of the former.
+fn outstanding(producer: &Producer) -> u64 {
+    let stats = producer.stats();
+    assert!(stats.adds_up() && stats.buffer_used <= stats.buffer_total, "{stats:?}");
+    stats.outstanding()
+}
+
+/// Everything has its end: so many were delivered, so many not.
+fn settled(producer: &Producer, delivered: u64, failed: u64) {
+    let stats = producer.stats();
+    let numbers = (stats.accepted, stats.delivered, stats.failed(), stats.waiting, stats.in_flight);
+    assert_eq!(numbers, (delivered + failed, delivered, failed, 0, 0), "{stats:?}");
+    assert!(stats.adds_up());
+}
+
 fn values(records: &[StoredRecord]) -> Vec<String> {
     records.iter().map(|record| String::from_utf8(record.value.clone().unwrap_or_default()).unwrap()).collect()
 }
@@ -130,6 +145,7 @@ fn every_kind_of_record_arrives_as_it_was(driver: DriverChoice) {
     assert_eq!(sent[2].partition(), ringmail::testing::partition_for_key(b"k", 3));
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
     assert!((now - 60_000..=now + 1000).contains(&sent[0].timestamp()), "the clock's time");
+    settled(&producer, 7, 0);
 }
 
 fn threads_keep_their_order(driver: DriverChoice) {
@@ -139,6 +155,19 @@ fn threads_keep_their_order(driver: DriverChoice) {
     let producer = builder(&broker, driver).build().unwrap();
     let topic = producer.topic("order").unwrap();
     std::thread::scope(|scope| {
+        let producer = producer.clone();
+        scope.spawn(move || {
+            let mut before = producer.stats();
+            while before.delivered < (THREADS * EACH) as u64 / 2 {
+                let stats = producer.stats();
+                assert!(
+                    stats.accepted >= before.accepted && stats.delivered >= before.delivered,
+                    "{before:?} {stats:?}"
+                );
+                assert!(stats.delivered <= stats.accepted && stats.failed() == 0, "{stats:?}");
+                before = stats;
+            }
+        });
         for thread in 0..THREADS {
             let topic = topic.clone();
             scope.spawn(move || {
@@ -166,6 +195,7 @@ fn threads_keep_their_order(driver: DriverChoice) {
         }
     }
     assert_eq!(seen, THREADS * EACH);
+    settled(&producer, (THREADS * EACH) as u64, 0);
 }
 
 fn nothing_is_lost_or_doubled_through_faults(driver: DriverChoice) {
@@ -201,6 +231,7 @@ fn nothing_is_lost_or_doubled_through_faults(driver: DriverChoice) {
     for (number, offset) in offsets.iter().enumerate() {
         assert!(offset.is_none_or(|offset| offset == number as i64), "{number} at {offset:?}");
     }
+    settled(&producer, 600, 0);
 }
 
 fn errors_that_pass_are_retried_in_order(driver: DriverChoice) {
@@ -217,6 +248,7 @@ fn errors_that_pass_are_retried_in_order(driver: DriverChoice) {
     }
     producer.flush().unwrap();
     assert_eq!(values(&broker.log("retry", 0)), numbers(0..200));
+    settled(&producer, 200, 0);
 }
 
 fn a_topic_with_small_batches_gets_everything(driver: DriverChoice) {
@@ -255,6 +287,7 @@ fn a_topic_with_small_batches_gets_everything(driver: DriverChoice) {
     let error = topic.send(Record::value(&vec![b'y'; 30_000])).unwrap().wait().unwrap_err();
     assert_eq!((error.kind(), error.written()), (DeliveryErrorKind::TooLarge, Written::No), "{error}");
     topic.send(Record::value("after")).unwrap().wait().unwrap();
+    settled(&producer, 20_001, 1);
 }
 
 fn acks_0_and_1(driver: DriverChoice) {
@@ -267,7 +300,9 @@ fn acks_0_and_1(driver: DriverChoice) {
         for delivery in deliveries {
             assert_eq!(delivery.wait().unwrap().offset().is_some(), offset);
         }
+        settled(&producer, 100, 0);
         let _ = producer.close(Duration::from_secs(5)).unwrap();
+        settled(&producer, 100, 0);
         // With acks=0 the broker may still be reading.
         let deadline = Instant::now() + Duration::from_secs(10);
         while broker.log("acks", 0).len() < 100 && Instant::now() < deadline {
@@ -304,6 +339,7 @@ fn acks_0_on_a_dead_connection_is_no_success(driver: DriverChoice) {
         }
     }
     assert!(failed >= 18, "{failed}");
+    settled(&producer, 21 - failed, failed);
 }
 
 fn a_full_buffer_gives_the_record_back(driver: DriverChoice) {
@@ -331,10 +367,14 @@ fn a_full_buffer_gives_the_record_back(driver: DriverChoice) {
     assert!(deliveries.len() > 50, "{} of about 100 found room", deliveries.len());
     let error = topic.send(refused.record).unwrap_err();
     assert!(matches!(error, SendError::Timeout { .. }), "{error}");
+    let (failed, stats) = (deliveries.len() as u64, producer.stats());
+    assert_eq!(stats.accepted, failed, "what was refused does not count");
+    assert!(stats.buffer_used > stats.buffer_total / 2, "{stats:?}");
     for delivery in deliveries {
         let error = delivery.wait().unwrap_err();
         assert!(matches!(error.kind(), DeliveryErrorKind::Expired | DeliveryErrorKind::RequestTimedOut), "{error}");
     }
+    settled(&producer, 0, failed);
     // Everything has its end, so there is room again.
     drop(topic.send(Record::value(&value)).unwrap());
 }
@@ -352,6 +392,8 @@ fn an_unanswered_record_is_possibly_written(driver: DriverChoice) {
     let error = topic.send(Record::value("?")).unwrap().wait().unwrap_err();
     assert_eq!(error.written(), Written::Possibly, "{error}");
     assert!(error.to_string().contains("hang-0"), "{error}");
+    assert_eq!(producer.stats().failed_possibly_written, 1);
+    settled(&producer, 0, 1);
 }
 
 fn a_refused_record_is_not_written(driver: DriverChoice) {
@@ -371,6 +413,8 @@ fn a_refused_record_is_not_written(driver: DriverChoice) {
     let log = broker.log("refused", 0);
     assert_eq!(values(&log), numbers(0..20));
     assert!(log.iter().all(|record| record.producer_epoch == 1));
+    assert_eq!(producer.stats().failed_not_written, 1);
+    settled(&producer, 20, 1);
 }
 
 fn a_slow_listener_stops_acceptance_not_sending(driver: DriverChoice) {
@@ -407,6 +451,7 @@ fn a_slow_listener_stops_acceptance_not_sending(driver: DriverChoice) {
     go.send(()).unwrap();
     producer.flush().unwrap();
     assert_eq!(told.load(Ordering::Relaxed), accepted, "flush returns after the listener");
+    settled(&producer, accepted, 0);
 }
 
 fn close_waits_for_a_listener_far_behind(driver: DriverChoice) {
@@ -442,6 +487,7 @@ fn close_waits_for_a_listener_far_behind(driver: DriverChoice) {
         assert!(producer.close(Duration::from_secs(20)).unwrap().is_clean());
     });
     assert_eq!(told.load(Ordering::Relaxed), RECORDS);
+    settled(&producer, RECORDS, 0);
 }
 
 fn keyless_records_leave_a_full_partition(driver: DriverChoice) {
@@ -462,7 +508,8 @@ fn keyless_records_leave_a_full_partition(driver: DriverChoice) {
         drop(topic.send(Record::value(&value)).unwrap());
     }
     assert!(broker.log("stuck", 1).len() > 10_000, "{}", broker.log("stuck", 1).len());
-    let _ = producer.close(Duration::ZERO).unwrap();
+    let left = producer.close(Duration::ZERO).unwrap().records();
+    settled(&producer, 20_000 - left, left);
 }
 
 /// A producer without a listener makes no room for callbacks until the first one comes; from then on, for all.
@@ -513,6 +560,7 @@ fn callbacks_may_not_block(driver: DriverChoice) {
     assert_eq!(waited.kind(), DeliveryErrorKind::WouldDeadlock);
     producer.flush().unwrap();
     assert_eq!(values(&broker.log("callbacks", 0)), ["first", "second"]);
+    settled(&producer, 2, 0);
 }
 
 fn a_panicking_callback_harms_nobody(driver: DriverChoice) {
@@ -531,6 +579,7 @@ fn a_panicking_callback_harms_nobody(driver: DriverChoice) {
     }
     producer.flush().unwrap();
     assert_eq!(called.load(Ordering::Relaxed), 10);
+    settled(&producer, 10, 0);
 }
 
 fn claims_are_written_in_place(driver: DriverChoice) {
@@ -544,6 +593,7 @@ fn claims_are_written_in_place(driver: DriverChoice) {
     std::mem::forget(leaked);
     let between = topic.send(Record::value("sent")).unwrap();
     producer.flush().unwrap();
+    settled(&producer, 1, 0);
     assert_eq!(between.wait().unwrap().offset(), Some(0), "open claims hold up nobody");
     first.copy_from_slice(b"claim");
     drop(abandoned);
@@ -564,6 +614,7 @@ fn claims_are_written_in_place(driver: DriverChoice) {
     assert_eq!(log[3].value.as_deref(), Some(&b""[..]));
     let _ = producer.close(Duration::from_secs(5)).unwrap();
     assert!(matches!(topic.claim(1, None, &[]), Err(SendError::Closed)));
+    settled(&producer, 4, 0);
 }
 
 fn the_last_drop_sends_what_was_accepted(driver: DriverChoice) {
@@ -576,6 +627,7 @@ fn the_last_drop_sends_what_was_accepted(driver: DriverChoice) {
     for number in 0..1000 {
         drop(topic.send(Record::value(&number.to_string())).unwrap());
     }
+    assert_eq!((outstanding(&producer), producer.stats().waiting), (1000, 1000), "counted in the ring");
     drop(producer);
     drop(topic.send(Record::value("1000")).unwrap());
     drop(other);
@@ -589,6 +641,7 @@ fn close_lists_what_was_left(driver: DriverChoice) {
     let topic = producer.topic("left").unwrap();
     let deliveries: Vec<_> = (0..100).map(|_| topic.send(Record::value("x")).unwrap()).collect();
     std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(producer.stats().outstanding(), 100);
     let report = producer.close(Duration::from_millis(200)).unwrap();
     assert_eq!(report.records(), 100, "{report}");
     assert_eq!(&*report.leftovers()[0].topic, "left");
@@ -596,6 +649,7 @@ fn close_lists_what_was_left(driver: DriverChoice) {
         assert_eq!(delivery.wait().unwrap_err().kind(), DeliveryErrorKind::Closed);
     }
     assert!(producer.close(Duration::ZERO).unwrap().is_clean(), "once is enough");
+    settled(&producer, 0, 100);
 }
 
 /// A future's whole runtime.
@@ -633,6 +687,7 @@ fn futures_need_no_runtime(driver: DriverChoice) {
         drop(topic.send(Record::value("last")).unwrap());
         producer.flush_async().await.unwrap();
         assert_eq!(broker.log("async", 0).len(), 301);
+        settled(&producer, 301, 0);
         assert!(producer.close_async(Duration::from_secs(5)).await.unwrap().is_clean());
         assert_eq!(topic.send_async(Record::value("late")).await.map(drop), Err(SendError::Closed));
     });
@@ -705,6 +760,7 @@ fn leaders_move_without_loss(driver: DriverChoice) {
     }
     producer.flush().unwrap();
     assert_eq!(values(&broker.log("moving", 0)), numbers(0..500));
+    settled(&producer, 500, 0);
 }
 
 fn many_partitions_share_requests(driver: DriverChoice) {
@@ -724,6 +780,7 @@ fn many_partitions_share_requests(driver: DriverChoice) {
     }
     let requests = broker.stats().produce_requests;
     assert!(requests <= 100, "{requests} requests for 200 partitions on 2 brokers");
+    settled(&producer, 2000, 0);
 }
 
 fn a_flush_does_not_wait_for_linger(driver: DriverChoice) {
@@ -742,6 +799,7 @@ fn a_flush_does_not_wait_for_linger(driver: DriverChoice) {
         let stored: usize = (0..3).map(|partition| broker.log("flush", partition).len()).sum();
         assert_eq!(stored, round * 30);
     }
+    settled(&producer, 600, 0);
 }
 
 fn log_append_time_reaches_the_caller(driver: DriverChoice) {
@@ -755,6 +813,7 @@ fn log_append_time_reaches_the_caller(driver: DriverChoice) {
     let topic = producer.topic("appended").unwrap();
     let metadata = topic.send(Record::value("x").with_timestamp(5)).unwrap().wait().unwrap();
     assert!(metadata.timestamp() > 1_600_000_000_000, "{}", metadata.timestamp());
+    settled(&producer, 1, 0);
 }
 
 fn every_produce_version_works(driver: DriverChoice) {
@@ -766,6 +825,7 @@ fn every_produce_version_works(driver: DriverChoice) {
             let delivery = topic.send(Record::value(&number.to_string())).unwrap();
             assert_eq!(delivery.wait().unwrap().offset(), Some(number), "v{version}");
         }
+        settled(&producer, 10, 0);
     }
 }
 
@@ -789,6 +849,7 @@ fn a_warm_producer_sends_at_once(driver: DriverChoice) {
     let mut offsets = results.into_inner().unwrap();
     offsets.sort_unstable();
     assert_eq!(offsets, [1, 2, 3, 4]);
+    settled(&producer, 5, 0);
 }
 
 /// Whatever the sender does while nothing comes, its clock does not stand still.

@@ -71,10 +71,12 @@ Examples:
   ringmail produce -b localhost:9092 -t words /usr/share/dict/words
   tail -F app.log | ringmail produce -b localhost:9092 -t logs -X linger.ms=50
   ringmail produce -b localhost:9092 -t users -K: --header source=import users.txt
+  ringmail produce -b localhost:9092 --replay failed.jsonl
 
 Exit codes:
   0    every line was delivered
-  1    at least one record failed, or nobody knows; standard error says which lines and why
+  1    at least one record failed, or nobody knows; standard error says which lines and why.
+       --replay: also when a line was left out
   2    wrong options or configuration
   3    no broker answered, or the topic cannot be used; nothing was sent
   4    the input could not be read to its end; what had been read was delivered
@@ -86,7 +88,7 @@ pub struct ProduceArgs {
     #[arg(short = 'b', long = "bootstrap-server", value_name = "HOST:PORT")]
     pub brokers: Option<String>,
     /// Topic to send to
-    #[arg(short, long, required_unless_present = "list_settings", default_value = "", hide_default_value = true)]
+    #[arg(short, long, required_unless_present_any = ["list_settings", "replay"], default_value = "", hide_default_value = true)]
     pub topic: String,
     /// Text between key and value. A line without it has no key; an empty key is a key
     #[arg(short = 'K', long, value_name = "SEP", conflicts_with = "key", allow_hyphen_values = true)]
@@ -112,6 +114,18 @@ pub struct ProduceArgs {
     /// A file of KEY=VALUE lines, as Kafka's .properties; -b and -X override it
     #[arg(short = 'F', long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Send the records of a file of failed records again, each to its topic and partition, with its timestamp: one that
+    /// ringmail's FailedRecordsFile wrote. A line that is none is named and left out. Possibly written records are left
+    /// out, too (exit code 1)
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["topic", "key_separator", "key", "partition", "headers", "null", "delimiter", "file"]
+    )]
+    pub replay: Option<PathBuf>,
+    /// Send possibly written records again as well: they may then be there twice
+    #[arg(long)]
+    pub replay_possibly_written: bool,
     /// Show neither progress nor summary, only errors
     #[arg(short, long)]
     pub quiet: bool,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ringmail::testing::{Broker, BrokerOptions, TopicOptions};
-use ringmail::{DeliveryError, DeliveryListener, Producer, RecordMetadata, SendError, Topic};
+use ringmail::{DeliveryError, DeliveryListener, Producer, RecordMetadata, SendError, Stats, Topic};
 
 use crate::args::DemoArgs;
 use crate::exit::{Exit, Failure};
@@ -55,7 +55,7 @@ pub fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     ));
     print(&account.latencies());
     let findings = read_back(args, &broker, &workloads, &account)?;
-    Ok(conclude(&findings, &account))
+    Ok(conclude(&findings, &account, &producer.stats()))
 }
 
 /// One core is left to the sender and the broker.
@@ -136,7 +136,8 @@ fn read_back(args: &DemoArgs, broker: &Broker, workloads: &[Workload], account: 
     Ok(findings)
 }
 
-fn conclude(findings: &Findings, account: &Account) -> Exit {
+/// `stats`: of the closed producer, whose own count must agree with what came back.
+fn conclude(findings: &Findings, account: &Account, stats: &Stats) -> Exit {
     let failures = account.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let unanswered = account.unanswered();
     if failures.count() > 0 {
@@ -145,7 +146,11 @@ fn conclude(findings: &Findings, account: &Account) -> Exit {
     if unanswered > 0 {
         say(&format!("{unanswered} records never got an answer"));
     }
-    if findings.is_clean() && failures.count() == 0 && unanswered == 0 {
+    let agrees = stats.adds_up() && stats.outstanding() == 0 && stats.delivered == findings.found;
+    if !agrees {
+        say(&format!("the producer counts otherwise: {stats:?}"));
+    }
+    if findings.is_clean() && failures.count() == 0 && unanswered == 0 && agrees {
         print("verified: every record is there once, unchanged and in order");
         Exit::Success
     } else {

@@ -16,6 +16,7 @@ mod log;
 mod produce;
 mod progress;
 mod reader;
+mod replay;
 mod settings;
 mod verifiable;
 mod verify;

@@ -2,6 +2,7 @@
 //!
 //! A thread reads, the main thread cuts lines and sends them, the producer's listener counts what became of them.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use crate::input::Input;
 use crate::lines::{Line, Splitter, split_key};
 use crate::log::{print, say};
 use crate::progress::{Progress, Shown, Unit};
+use crate::replay::Failed;
 use crate::settings::Settings;
 
 /// Runs the command.
@@ -26,6 +28,10 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
     if args.list_settings {
         list_settings();
         return Ok(Exit::Success);
+    }
+    // Not `requires` of the command line's: it does not count where `replay` is in conflict with another option.
+    if args.replay_possibly_written && args.replay.is_none() {
+        return Err(Failure::new(Exit::Usage, "--replay-possibly-written goes with --replay FILE"));
     }
     let mut settings = settings(args)?;
     let servers = settings.value("bootstrap.servers").unwrap_or_default().to_string();
@@ -36,10 +42,14 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
     let limit = settings.value("max.request.size").and_then(|size| size.parse().ok()).unwrap_or(1_048_576);
     let account = Arc::new(Account::default());
     let producer = build(&settings, Listener(account.clone()))?;
-    let input = Input::open(args.file.as_deref()).map_err(|e| Failure::new(Exit::Input, e))?;
-    let topic = producer.topic(&args.topic).map_err(|e| Failure::new(Exit::NotReady, e))?;
+    let input = args.replay.as_deref().or(args.file.as_deref());
+    let input = Input::open(input).map_err(|e| Failure::new(Exit::Input, e))?;
+    let mut topics = Topics { producer: producer.clone(), servers, patience, known: HashMap::new() };
     handle_signals(&account)?;
-    warm_up(&producer, &args.topic, &servers, patience)?;
+    let topic = match &args.replay {
+        None => Some(topics.open(&args.topic)?),
+        Some(_) => None,
+    };
 
     account.enter(Phase::Sending);
     let progress = match args.quiet || input.is_terminal {
@@ -47,7 +57,10 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
         false => Progress::start(Unit::Bytes, input.size, account.clone()),
     };
     let started = Instant::now();
-    let read = send_all(args, &topic, input, limit, &account);
+    let read = match topic {
+        Some(topic) => send_all(args, &topic, input, limit, &account),
+        None => replay_all(args, &mut topics, input, limit, &account),
+    };
     account.advance(Phase::Flushing);
     flush(&producer);
     drop(progress);
@@ -55,7 +68,8 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
     let _ = producer.close(Duration::from_secs(5));
     match read {
         _ if account.lost() > 0 => Ok(Exit::RecordsFailed),
-        Err(text) => Err(Failure { exit: Exit::Input, text }),
+        Err(failure) => Err(failure),
+        Ok(()) if account.skipped.load(Ordering::Relaxed) > 0 => Ok(Exit::RecordsFailed),
         Ok(()) if account.interrupted() => Ok(Exit::Interrupted),
         Ok(()) => Ok(Exit::Success),
     }
@@ -74,8 +88,94 @@ fn settings(args: &ProduceArgs) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
+/// The topics that were asked for, each waited for once.
+struct Topics {
+    producer: Producer,
+    servers: String,
+    patience: Duration,
+    /// Those that cannot be used, too: with the reason.
+    known: HashMap<String, Result<Topic, String>>,
+}
+
+impl Topics {
+    fn open(&self, name: &str) -> Result<Topic, Failure> {
+        let topic = self.producer.topic(name).map_err(|e| Failure::new(Exit::NotReady, e))?;
+        warm_up(&self.producer, name, &self.servers, self.patience)?;
+        Ok(topic)
+    }
+
+    /// The topic of a record to be sent again. Ends everything only when nothing was asked for before.
+    fn of(&mut self, name: &str) -> Result<Result<Topic, String>, Failure> {
+        if let Some(known) = self.known.get(name) {
+            return Ok(known.clone());
+        }
+        let topic = match self.open(name) {
+            Ok(topic) => Ok(topic),
+            Err(failure) if self.known.is_empty() => return Err(failure),
+            Err(failure) => Err(failure.text),
+        };
+        self.known.insert(name.to_string(), topic.clone());
+        Ok(topic)
+    }
+}
+
+/// Sends every record of a file of failed records.
+fn replay_all(
+    args: &ProduceArgs,
+    topics: &mut Topics,
+    input: Input,
+    limit: usize,
+    account: &Account,
+) -> Result<(), Failure> {
+    let mut ended = Ok(());
+    let mut number = 0;
+    let mut send_line = |line: Line<'_>| {
+        if account.interrupted() {
+            return false;
+        }
+        number += 1;
+        let failed = match line {
+            // After a line that was cut off, say by a full disk.
+            Line::Whole([]) => return true,
+            Line::Whole(bytes) => Failed::parse(bytes),
+            Line::TooLong(bytes) => {
+                Err(format!("its {bytes} bytes are more than max.request.size ({limit}) could take"))
+            }
+        };
+        let goes_on = match failed {
+            Err(why) => {
+                account
+                    .failures()
+                    .note(number, "not a failed record", || format!("not a line of failed records: {why}"));
+                true
+            }
+            Ok(failed) if failed.possibly_written && !args.replay_possibly_written => {
+                account.skipped.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Ok(failed) => match topics.of(&failed.topic) {
+                Ok(Ok(topic)) => failed.with(|record| send(&topic, record, number, account)),
+                Ok(Err(why)) => {
+                    account.failures().note(number, &failed.topic, || why);
+                    true
+                }
+                Err(failure) => {
+                    ended = Err(failure);
+                    false
+                }
+            },
+        };
+        account.lines.fetch_add(u64::from(goes_on), Ordering::Relaxed);
+        goes_on
+    };
+    // A byte of a record takes six at most.
+    let longest = limit.saturating_mul(6).saturating_add(64 << 10);
+    let read = cut(input, Splitter::new(b'\n', longest), account, &mut send_line);
+    ended.and(read)
+}
+
 /// Sends every line of the input. An error is the input's; what was read before it has been sent.
-fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, account: &Account) -> Result<(), String> {
+fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, account: &Account) -> Result<(), Failure> {
     let headers: Vec<Header<'_>> = args.headers.iter().map(|text| header(text)).collect();
     let mut template = Record::new().with_headers(&headers);
     if let Some(partition) = args.partition {
@@ -98,7 +198,16 @@ fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, accou
         account.lines.fetch_add(u64::from(goes_on), Ordering::Relaxed);
         goes_on
     };
-    let mut splitter = Splitter::new(args.delimiter, limit);
+    cut(input, Splitter::new(args.delimiter, limit), account, &mut send_line)
+}
+
+/// Cuts the input into lines until it ends, Ctrl-C comes, or a line says that it is no use to go on.
+fn cut(
+    input: Input,
+    mut splitter: Splitter,
+    account: &Account,
+    send_line: &mut dyn FnMut(Line<'_>) -> bool,
+) -> Result<(), Failure> {
     let chunks = input.chunks();
     loop {
         if account.interrupted() {
@@ -106,15 +215,15 @@ fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, accou
         }
         match chunks.recv_timeout(Duration::from_millis(100)) {
             Ok(chunk) => {
-                let chunk = chunk?;
-                if !splitter.push(&chunk, &mut send_line) {
+                let chunk = chunk.map_err(|text| Failure { exit: Exit::Input, text })?;
+                if !splitter.push(&chunk, send_line) {
                     return Ok(());
                 }
                 account.read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                splitter.finish(&mut send_line);
+                splitter.finish(send_line);
                 return Ok(());
             }
         }
@@ -192,9 +301,15 @@ fn report(args: &ProduceArgs, account: &Account, took: Duration) {
     if unanswered > 0 {
         say(&format!("{unanswered} records are possibly written: they never got an answer"));
     }
+    let skipped = account.skipped.load(Ordering::Relaxed);
+    if skipped > 0 {
+        say(&format!(
+            "{skipped} records were left out: they are possibly written already; --replay-possibly-written sends them, too"
+        ));
+    }
     let delivered = account.delivered.load(Ordering::Relaxed);
     let lost = failures.count() + unanswered;
-    if lost > 0 || (!args.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr())) {
+    if lost + skipped > 0 || (!args.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr())) {
         let seconds = took.as_secs_f64().max(0.001);
         let rate = delivered as f64 / seconds;
         say(&format!("{delivered} records delivered, {lost} not, in {seconds:.1} s ({rate:.0} records/s)"));
@@ -259,6 +374,8 @@ struct Account {
     delivered: AtomicU64,
     /// Accepted records that failed later.
     failed: AtomicU64,
+    /// Possibly written records that were not sent again.
+    skipped: AtomicU64,
     failures: Mutex<Failures>,
 }
 

@@ -279,6 +279,7 @@ impl Drain {
             max_timestamp: i64::MIN,
             ..Chain::default()
         };
+        partition.drained.begin();
         for index in walked {
             let header = accumulator.pool.header(*index);
             let (start, len) = header.records();
@@ -309,6 +310,7 @@ impl Drain {
             });
         }
         chain.end_position = *position;
+        partition.drained.end(*position, chain.count);
         // What this batch needed, the next one is likely to need; up to half of it in a second segment.
         partition.hint.store(class_for(chain.bytes as usize / 2) as u32, Relaxed);
         // Who was refused because the ring was full may try again.

@@ -1,9 +1,11 @@
-//! Drained segments: what the sender may do with them until it puts them back.
+//! Drained segments: what the sender, and the callback thread it lends them to, may do with them until they are put back.
 //!
 //! *Why this is sound*: (a) a drained segment belongs to the sender until it calls `release` for it (clause (f) of
 //! `arena.rs`). Every method here is the sender's, which has one thread, names only segments that its `Drain` gave it and
-//! did not release, and writes only to those of which the kernel holds nothing. That is a promise of `sender/` that no
-//! type checks.
+//! did not release, and writes only to those of which the kernel holds nothing; (b) of `entry`, `base_timestamp` and `bytes`
+//! the callback thread makes use too: of runs that a report named, before the report that releases their segment. A run
+//! that was reported has its result, and what has its result is never renumbered, though other parts of its segment may
+//! be: so nobody writes what the callback thread reads. Those are promises of `sender/` that no type checks.
 
 use super::{
     Accumulator,
@@ -58,14 +60,20 @@ impl Accumulator {
             return Entry::None;
         }
         let at = entry::offset(segment as usize * UNIT, header.run().1, i);
-        // SAFETY: clause (a).
+        // SAFETY: clauses (a) and (b).
         unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
+    }
+
+    /// What the timestamp deltas of a drained segment's records count from, Unix ms.
+    #[cfg(not(loom))]
+    pub fn base_timestamp(&self, segment: u32) -> i64 {
+        self.pool.header(segment).base().timestamp
     }
 
     /// Bytes of a drained segment, until it is released.
     #[cfg(not(loom))]
     pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
-        // SAFETY: clause (a).
+        // SAFETY: clauses (a) and (b).
         unsafe { self.pool.arena.slice(offset, len) }
     }
 

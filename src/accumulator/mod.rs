@@ -8,9 +8,10 @@
 //! The memory: `arena`, `pool` its runs, `share` who holds how much, `segment` a run's header, `word` all bit layouts.
 //! The writers' half: `partition` a ring, `ring` appends, `private_claim` records with a run of their own, `entry`
 //! listener entries, `room` waiting for memory. The sender's half: `ready` which partitions to look at, `drain`, and
-//! `drained`, `renumber` what may be done with what came out.
+//! `drained`, `renumber` what may be done with what came out. For everyone: `census`, what is where.
 
 pub mod arena;
+mod census;
 mod completions;
 mod drain;
 mod drained;
@@ -50,8 +51,10 @@ use self::{
 };
 use crate::sync::{Doorbell, Relaxed, WaitList, plain};
 
+#[cfg(feature = "fuzzing")]
+pub use self::drain::Chain;
 pub use self::{
-    drain::{Chain, Drain, Leave},
+    drain::{Drain, Leave},
     entry::Entry,
     partition::Partition,
     private_claim::PrivateClaim,
@@ -282,6 +285,11 @@ impl Accumulator {
     /// The memory that transmits refer to.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.pool.arena
+    }
+
+    /// Bytes of record memory in all.
+    pub fn total(&self) -> usize {
+        self.pool.shares.total() as usize * UNIT
     }
 
     /// Bytes that no segment or claim holds now.

@@ -323,6 +323,26 @@ fn recycled_segment() {
     });
 }
 
+/// Two records accepted; they are drained while somebody counts: a count that was not disturbed is two.
+#[test]
+fn census_against_drain() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        room.append(0, 10);
+        room.append(0, 11);
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let counter = thread::spawn(move || accumulator.try_census(&ring));
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Now);
+        if let Some(census) = counter.join().unwrap() {
+            assert_eq!(census.accepted, 2);
+        }
+        let census = room.accumulator.try_census(&room.partitions[0]).unwrap();
+        assert_eq!((census.accepted, census.waiting), (2, 0));
+        out.check(&room);
+    });
+}
+
 /// A writer against the sweep: what is accepted is drained, and nothing is accepted behind it.
 #[test]
 fn close_against_append() {

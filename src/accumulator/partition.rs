@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{completions::Place, ready::ReadyLink, word::Slot};
+use super::{census::Drained, completions::Place, ready::ReadyLink, word::Slot};
 use crate::sync::{AtomicU64, Relaxed, Release, order, plain};
 
 /// One partition's ring. Shared by every writer and the sender; made by `Drain::add_partition`.
@@ -29,6 +29,8 @@ pub struct Partition {
     /// Size class with which the next batch opens.
     pub(super) hint: plain::AtomicU32,
     pub(super) link: ReadyLink,
+    /// What was taken out of the ring.
+    pub(super) drained: Drained,
 }
 
 impl Partition {
@@ -47,6 +49,7 @@ impl Partition {
             share: plain::AtomicU32::new(0),
             hint: plain::AtomicU32::new(0),
             link: ReadyLink::default(),
+            drained: Drained::new(slots as u64),
         }
     }
 

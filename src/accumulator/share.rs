@@ -37,6 +37,11 @@ impl Shares {
         }
     }
 
+    /// Units in all.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
     /// Units that nobody holds.
     pub fn free(&self) -> u32 {
         self.free.0.load(Relaxed)

@@ -12,6 +12,8 @@ mod metadata;
 mod pool;
 mod primitives;
 mod slot;
+#[cfg(not(loom))]
+mod undeliverable;
 
 #[cfg(all(test, loom))]
 mod models;
@@ -23,3 +25,5 @@ pub(crate) use metadata::Outcome;
 pub use metadata::{DeliveryListener, RecordMetadata};
 pub(crate) use pool::CompletionPool;
 pub(crate) use slot::CompletionRef;
+#[cfg(not(loom))]
+pub use undeliverable::{UndeliverableSink, UndeliveredRecord};

@@ -1,4 +1,5 @@
-//! Station 6, the thread that runs listeners and callbacks: whatever they do, sending goes on.
+//! Station 6, the thread that runs listeners, callbacks and the sink of what could not be delivered: whatever they do,
+//! sending goes on.
 //!
 //! *Why this is sound*: (a) a callback's word is taken out of a record's entry once: the sender reports each record
 //! once.
@@ -11,37 +12,89 @@ use std::thread::JoinHandle;
 use crossbeam_utils::sync::Parker;
 
 use crate::accumulator::Entry;
-use crate::completion::{DeliveryListener, Outcome, callback, callback_thread};
+use crate::completion::{DeliveryListener, Outcome, UndeliverableSink, UndeliveredRecord, callback, callback_thread};
+use crate::error::DeliveryError;
 use crate::record::Place;
 use crate::sender::{Outbox, Report, Run, Shared};
+use crate::wire::record_view::Records;
+
+/// Who is called, besides callbacks.
+#[derive(Default)]
+pub struct Told {
+    /// Hears of records with tags.
+    pub listener: Option<Box<dyn DeliveryListener>>,
+    /// Keeps what could not be delivered.
+    pub sink: Option<Box<dyn UndeliverableSink>>,
+}
 
 /// Starts the thread `ringmail-callbacks`; it ends after the sender's last report.
-pub fn spawn(
-    shared: Arc<Shared>,
-    outbox: Arc<Outbox>,
-    parker: Parker,
-    mut listener: Option<Box<dyn DeliveryListener>>,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told: Told) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ringmail-callbacks".to_owned()).spawn(move || {
         let _entered = callback_thread::enter();
         loop {
             let report = outbox.take(&parker, || shared.accumulator.doorbell.ring());
-            if !carry_out(&shared, &mut listener, report) {
-                return;
+            if !carry_out(&shared, &mut told, report) {
+                break;
             }
+        }
+        if let Some(mut sink) = told.sink
+            && catch_unwind(AssertUnwindSafe(|| {
+                sink.finish();
+                drop(sink);
+            }))
+            .is_err()
+        {
+            tracing::error!("the sink of undelivered records panicked when it was to finish");
         }
     })
 }
 
 /// False: nothing follows.
-pub fn carry_out(shared: &Shared, listener: &mut Option<Box<dyn DeliveryListener>>, report: Report) -> bool {
+pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> bool {
     match report {
-        Report::Records { place, run, outcome } => tell(shared, listener, &place, run, &outcome),
+        Report::Records { place, run, outcome, deliveries } => {
+            if let (Some(sink), Outcome::Failed(error)) = (&mut told.sink, &outcome) {
+                keep(shared, &mut **sink, &place, run, error);
+            }
+            if let Some(deliveries) = deliveries {
+                deliveries.tell(&run, &place, &outcome);
+            }
+            tell(shared, &mut told.listener, &place, run, &outcome);
+        }
         Report::Release(segment) => shared.accumulator.release(segment),
         Report::Done(ticket) => ticket.finish(),
         Report::End => return false,
     }
     true
+}
+
+/// Lends the records of a run that failed to the sink.
+fn keep(shared: &Shared, sink: &mut dyn UndeliverableSink, place: &Place, run: Run, error: &DeliveryError) {
+    let base_timestamp = shared.accumulator.base_timestamp(run.segment);
+    let bytes = shared.accumulator.bytes(run.offset, run.len as usize);
+    let mut headers = Vec::new();
+    for record in Records::bare(bytes, run.count) {
+        let Ok(record) = record else {
+            // Our own bytes: a bug, and nothing behind it can be read.
+            tracing::error!(%place, "an undelivered record could not be read back; please report this bug");
+            return;
+        };
+        headers.clear();
+        headers.extend(record.headers());
+        let record = UndeliveredRecord {
+            topic: &place.topic,
+            partition: place.partition,
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+            timestamp: base_timestamp.wrapping_add(record.timestamp_delta),
+            error,
+        };
+        if catch_unwind(AssertUnwindSafe(|| sink.undeliverable(record))).is_err() {
+            shared.tally.sink_panicked();
+            tracing::error!(%place, "the sink panicked at an undelivered record; it gets the next ones all the same");
+        }
+    }
 }
 
 fn tell(

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Callbacks, Core, Open, Producer};
 use crate::accumulator::{Accumulator, AccumulatorConfig};
-use crate::completion::DeliveryListener;
+use crate::completion::{DeliveryListener, UndeliverableSink};
 use crate::config::{Acks, Cores, DriverChoice, IdleStrategy, ProducerConfig};
+use crate::driver::callbacks::Told;
 use crate::driver::fork::Origin;
 use crate::driver::{self, Setup, SocketOptions};
 use crate::error::ConfigError;
@@ -19,7 +20,7 @@ fn slots(buffer_memory: usize) -> usize {
 }
 
 /// What threads are started for: the callers' side, the sender's, and who is told.
-pub(super) type Parts = (Arc<Core>, Sender, Option<Box<dyn DeliveryListener>>);
+pub(super) type Parts = (Arc<Core>, Sender, Told);
 
 /// Configures a [`Producer`]. Typed setters and Kafka's own keys ([`set`](Self::set)) say the same things; what is
 /// wrong is told by [`build`](Self::build), with the key, the value and the rule.
@@ -28,6 +29,7 @@ pub(super) type Parts = (Arc<Core>, Sender, Option<Box<dyn DeliveryListener>>);
 pub struct ProducerBuilder {
     config: ProducerConfig,
     listener: Option<Box<dyn DeliveryListener>>,
+    sink: Option<Box<dyn UndeliverableSink>>,
 }
 
 macro_rules! setters {
@@ -43,7 +45,7 @@ macro_rules! setters {
 impl ProducerBuilder {
     /// From a configuration made before.
     pub fn from_config(config: ProducerConfig) -> Self {
-        Self { config, listener: None }
+        Self { config, listener: None, sink: None }
     }
 
     setters! {
@@ -92,13 +94,41 @@ impl ProducerBuilder {
         self
     }
 
+    /// Is given every accepted record that could not be delivered, before anyone hears that it failed. Default: nobody,
+    /// and then only the errors are told. See [`UndeliverableSink`] for what is promised.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmail::{FailedRecordsFile, Producer, UndeliveredRecord};
+    ///
+    /// let producer = Producer::builder()
+    ///     .bootstrap_servers("localhost:9092")
+    ///     .on_undeliverable(FailedRecordsFile::append("failed.jsonl")?)
+    ///     .build()?;
+    /// let other = Producer::builder()
+    ///     .bootstrap_servers("localhost:9092")
+    ///     .on_undeliverable(|record: UndeliveredRecord<'_>| eprintln!("lost: {}", record.error()))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_undeliverable(mut self, sink: impl UndeliverableSink) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Somebody keeps what cannot be delivered.
+    pub(crate) fn has_sink(&self) -> bool {
+        self.sink.is_some()
+    }
+
     /// Checks the configuration and starts the producer's thread. Brokers are connected to in the background.
     ///
     /// # Errors
     /// What is wrong with the configuration, or why the system gives no thread, no memory or no way to the network.
     pub fn build(self) -> Result<Producer, ConfigError> {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        let (core, sender, listener) = self.assemble(seed)?;
+        let (core, sender, told) = self.assemble(seed)?;
         let (config, accumulator) = (&core.shared.config, &core.shared.accumulator);
         let socket = |bytes: Option<usize>| bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
         let options = driver::Options {
@@ -116,8 +146,8 @@ impl ProducerBuilder {
         let system = |error: std::io::Error| {
             ConfigError::new("driver", config.driver.name(), format!("the system refuses: {error}"))
         };
-        if listener.is_some() {
-            core.start_callbacks(listener).map_err(system)?;
+        if told.listener.is_some() || told.sink.is_some() {
+            core.start_callbacks(told).map_err(system)?;
         }
         // Without a thread the sender is dropped, and that ends the callback thread too.
         let started = driver::spawn(options, sender, accumulator.clone()).map_err(system)?;
@@ -142,7 +172,8 @@ impl ProducerBuilder {
             has_listener: self.listener.is_some(),
             callbacks: Mutex::new(Callbacks::Idle),
         });
-        Ok((core, Sender::new(shared, drain, seed), self.listener))
+        let told = Told { listener: self.listener, sink: self.sink };
+        Ok((core, Sender::new(shared, drain, seed), told))
     }
 }
 

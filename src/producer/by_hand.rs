@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Callbacks, Core, ProducerBuilder, Topic};
-use crate::completion::DeliveryListener;
 use crate::driver::callbacks;
 use crate::error::ConfigError;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
@@ -20,7 +19,7 @@ const START_MS: i64 = 1_700_000_000_000;
 pub struct ByHand {
     core: Arc<Core>,
     sender: Sender,
-    listener: Option<Box<dyn DeliveryListener>>,
+    told: callbacks::Told,
     outbox: Arc<Outbox>,
     now: Duration,
     /// Of which the network has taken all bytes; the sender has yet to hear it.
@@ -32,16 +31,16 @@ pub struct ByHand {
 impl ByHand {
     /// A producer that knows nothing yet. Names are never looked up: bootstrap servers are addresses.
     pub fn new(builder: ProducerBuilder) -> Result<Self, ConfigError> {
-        let (core, sender, listener) = builder.assemble(1)?;
-        let (outbox, _) = Outbox::new();
+        let (core, sender, told) = builder.assemble(1)?;
+        let (outbox, _) = Outbox::new(told.sink.is_some());
         let _ = core.shared.outbox.set(outbox.clone());
-        if listener.is_some() {
+        if told.listener.is_some() {
             core.shared.accumulator.tag_records();
         }
         // So that no callback starts a thread.
         *core.callbacks.lock().unwrap_or_else(PoisonError::into_inner) = Callbacks::Ended;
         let (taken, packed) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { core, sender, listener, outbox, now: Duration::ZERO, taken, packed })
+        Ok(Self { core, sender, told, outbox, now: Duration::ZERO, taken, packed })
     }
 
     /// A handle for the callers' side, which is the real one. It must not wait: nobody would wake it.
@@ -123,7 +122,7 @@ impl ByHand {
     /// The callback thread's turn: listeners and callbacks are run, and their segments given back.
     pub fn call_back(&mut self) {
         while let Some(report) = self.outbox.try_take() {
-            callbacks::carry_out(&self.core.shared, &mut self.listener, report);
+            callbacks::carry_out(&self.core.shared, &mut self.told, report);
         }
     }
 

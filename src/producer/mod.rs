@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::sync::Parker;
 
-use crate::completion::{DeliveryListener, callback_thread};
+use crate::completion::callback_thread;
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
 use crate::error::{BrokerError, CloseReport, SendError, Trouble, WaitedFor};
-use crate::sender::{Command, Life, Outbox, Shared, Ticket, TopicShared};
+use crate::sender::{Command, Life, Outbox, Shared, Stats, Ticket, TopicShared};
 use crate::sync::block_until;
 use crate::wire::error_code::ErrorCode;
 
@@ -103,13 +103,17 @@ impl Core {
     }
 
     /// Starts the thread that runs listeners and callbacks, unless it runs.
-    fn start_callbacks(&self, listener: Option<Box<dyn DeliveryListener>>) -> std::io::Result<()> {
+    fn start_callbacks(&self, told: callbacks::Told) -> std::io::Result<()> {
         let mut callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*callbacks, Callbacks::Idle) {
-            let (outbox, parker): (Arc<Outbox>, Parker) = Outbox::new();
-            *callbacks = Callbacks::Running(callbacks::spawn(self.shared.clone(), outbox.clone(), parker, listener)?);
+            // A sink alone needs no entries: it reads the records.
+            let has_entries = told.listener.is_some() || told.sink.is_none();
+            let (outbox, parker): (Arc<Outbox>, Parker) = Outbox::new(told.sink.is_some());
+            *callbacks = Callbacks::Running(callbacks::spawn(self.shared.clone(), outbox.clone(), parker, told)?);
             let _ = self.shared.outbox.set(outbox);
-            self.shared.accumulator.tag_records();
+            if has_entries {
+                self.shared.accumulator.tag_records();
+            }
         }
         Ok(())
     }
@@ -285,6 +289,22 @@ impl Producer {
             let trouble = why.map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })
         })
+    }
+
+    /// Closes it on another producer's callback thread, where `close` itself would not know that waiting is safe.
+    pub(crate) fn close_for_another(&self) {
+        let timeout = self.open.core.shared.config.close_timeout;
+        if let Ok(Some(ticket)) = self.open.start_close(timeout) {
+            block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
+            self.open.join();
+        }
+    }
+
+    /// How many records were accepted, delivered, have failed, or are still on their way. It looks at
+    /// every partition's ring and costs those who send nothing. At any time, from any thread, also after
+    /// [`Producer::close`].
+    pub fn stats(&self) -> Stats {
+        self.open.core.shared.stats()
     }
 
     /// How bytes reach the network: `"io_uring"` or `"epoll"`.

@@ -45,6 +45,9 @@ fn a_sender_that_panics_leaves_nobody_waiting() {
     let error = told.recv_timeout(Duration::from_secs(10)).unwrap().unwrap_err();
     assert_eq!((error.kind(), error.written()), (DeliveryErrorKind::SenderPanicked, Written::Possibly), "in flight");
     drop(flush);
+    let stats = producer.stats();
+    assert!(stats.adds_up() && stats.accepted == 101 && stats.failed() == 101, "{stats:?}");
+    assert!(stats.failed_possibly_written >= 1, "{stats:?}");
     assert_eq!(topic.send(Record::value("late")).map(drop), Err(SendError::SenderPanicked));
     assert_eq!(topic.try_send(Record::value("late")).unwrap_err().error, SendError::SenderPanicked);
     assert_eq!(producer.flush(), Err(SendError::SenderPanicked));
@@ -52,6 +55,42 @@ fn a_sender_that_panics_leaves_nobody_waiting() {
     assert!(matches!(producer.topic("other"), Err(SendError::SenderPanicked)));
     // Does not wait for anybody.
     drop(producer);
+}
+
+/// What was on its way when the sender died reaches the sink, once each, before its Delivery or callback says so.
+#[test]
+fn a_dead_senders_records_reach_the_sink() {
+    let (broker, arrived) = silent();
+    let (keep, kept) = channel();
+    let producer = Producer::builder()
+        .bootstrap_servers(&broker.bootstrap())
+        .linger(Duration::ZERO)
+        .on_undeliverable(move |record: crate::UndeliveredRecord<'_>| {
+            let value = record.value().unwrap().to_vec();
+            keep.send((String::from_utf8(value).unwrap(), record.error().kind(), record.written())).unwrap();
+        })
+        .build()
+        .unwrap();
+    let topic = producer.topic("t").unwrap();
+    producer.warm_up(&["t"]).unwrap();
+    let first = topic.send(Record::value("0")).unwrap();
+    arrived.recv_timeout(Duration::from_secs(10)).unwrap();
+    let mut deliveries: Vec<_> = (1..100).map(|n| topic.send(Record::value(&n.to_string())).unwrap()).collect();
+    topic.core().shared.command(Command::Panic);
+    // Whoever hears of it finds it kept.
+    let mut all: Vec<_> = Vec::new();
+    assert_eq!(deliveries.pop().unwrap().wait().unwrap_err().kind(), DeliveryErrorKind::SenderPanicked);
+    all.extend(kept.try_iter());
+    assert!(all.iter().any(|(value, ..)| value == "99"), "{all:?}");
+    assert_eq!(first.wait().unwrap_err().written(), Written::Possibly);
+    assert!(deliveries.into_iter().all(|delivery| delivery.wait().is_err()));
+    drop(producer);
+    all.extend(kept.iter());
+    assert!(all.iter().all(|(_, kind, _)| *kind == DeliveryErrorKind::SenderPanicked));
+    assert!(all.iter().any(|(value, _, written)| value == "0" && *written == Written::Possibly), "in flight");
+    let mut values: Vec<u32> = all.iter().map(|(value, ..)| value.parse().unwrap()).collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..100).collect::<Vec<_>>(), "each once");
 }
 
 #[test]

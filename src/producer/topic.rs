@@ -11,6 +11,7 @@ use super::futures::SendFuture;
 use crate::accumulator::{Appended, Attach, Partition, Refused as Full};
 use crate::completion::callback::{self, Callback};
 use crate::completion::{Delivery, RecordMetadata};
+use crate::driver::callbacks::Told;
 use crate::error::{DeliveryError, Refused, SendError, WaitedFor};
 use crate::partitioner::partition_for_key;
 use crate::record::{Header, Record};
@@ -116,7 +117,7 @@ impl Topic {
     ) -> Result<(), SendError> {
         self.core.check_life()?;
         // No thread to run it on: as good as no producer.
-        self.core.start_callbacks(None).map_err(|_| SendError::Closed)?;
+        self.core.start_callbacks(Told::default()).map_err(|_| SendError::Closed)?;
         let callback: Callback = Box::new(callback);
         let held = callback::hold(callback);
         let result = match self.append(&record, Attach::Callback(held.value())) {

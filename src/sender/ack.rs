@@ -135,7 +135,7 @@ impl Sender {
     }
 
     fn settle(&mut self, mut batch: Batch, answer: Answer, name: &Arc<str>) {
-        self.book_out(&batch);
+        self.book_out(&mut batch);
         let id = batch.partition;
         let error = answer.error;
         let first_attempt = batch.attempts == 1;
@@ -210,8 +210,8 @@ impl Sender {
         for held in &mut self.unconfirmed {
             held.polled = true;
         }
-        for Unconfirmed { batch, connection, .. } in confirmed.drain(..) {
-            self.book_out(&batch);
+        for Unconfirmed { mut batch, connection, .. } in confirmed.drain(..) {
+            self.book_out(&mut batch);
             self.prove(connection);
             let id = batch.partition;
             self.delivered(batch, Outcome::Delivered { base_offset: None, log_append_time: None });
@@ -224,7 +224,7 @@ impl Sender {
     pub(super) fn lose_unacknowledged(&mut self, id: ConnectionId, trouble: &Arc<str>) {
         let lost: Vec<_> = self.unconfirmed.extract_if(.., |held| held.connection == id).collect();
         for Unconfirmed { mut batch, .. } in lost {
-            self.book_out(&batch);
+            self.book_out(&mut batch);
             (batch.possibly_written, batch.trouble) = (true, Some(trouble.clone()));
             let partition = batch.partition;
             self.fail(batch, DeliveryErrorKind::Disconnected);

@@ -305,9 +305,12 @@ impl Sender {
             possibly_written: false,
             appended: false,
             told: false,
+            lent: false,
+            on_lane: false,
             last_error: None,
             trouble: None,
         };
+        self.shared.tally.drained(batch.count);
         self.drain.recycle(chain);
         let left = self.drain.peek(id);
         let seen = &mut self.partitions[id as usize].seen;
@@ -392,8 +395,10 @@ impl Sender {
         self.transmits.push_back(transmit);
     }
 
-    fn book_in_flight(&mut self, batch: &Batch, lane: ConnectionId) {
+    fn book_in_flight(&mut self, batch: &mut Batch, lane: ConnectionId) {
         let id = batch.partition;
+        batch.on_lane = true;
+        self.shared.tally.left(batch.count);
         let partition = &mut self.partitions[id as usize];
         partition.unacked += 1;
         partition.unacked_positions.push(batch.position);
@@ -407,7 +412,10 @@ impl Sender {
     }
 
     /// An answer or a loss: the batch is no longer in flight.
-    pub(super) fn book_out(&mut self, batch: &Batch) {
+    pub(super) fn book_out(&mut self, batch: &mut Batch) {
+        if std::mem::take(&mut batch.on_lane) && !batch.told {
+            self.shared.tally.came_back(batch.count);
+        }
         let partition = &mut self.partitions[batch.partition as usize];
         partition.unacked = partition.unacked.saturating_sub(1);
         if let Some(at) = partition.unacked_positions.iter().position(|position| *position == batch.position) {

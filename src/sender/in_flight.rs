@@ -84,6 +84,11 @@ pub struct Batch {
     pub appended: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
+    /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
+    /// through it.
+    pub lent: bool,
+    /// Handed to a connection, and neither answered nor lost.
+    pub on_lane: bool,
     /// What the broker said last.
     pub last_error: Option<BrokerError>,
     /// What went wrong last, unless that is what a broker said: with whom, and what.

@@ -1,6 +1,6 @@
 //! The sender as a state machine: no thread, no clock, no socket.
 //!
-//! `topic`, `shared`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
+//! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again,
 //! splits or gives up, `control` keeps metadata and the producer id, `lanes` keeps connections, `shutdown` ends it all.
 
@@ -19,6 +19,7 @@ mod shared;
 mod shutdown;
 mod split;
 mod stranger;
+mod tally;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 mod timers;
@@ -50,6 +51,7 @@ use transmit::{Action, ConnectionId, Now, Transmit};
 pub use in_flight::Run;
 pub use outbox::{Outbox, Report};
 pub use shared::{Command, Life, Shared, Ticket};
+pub use tally::Stats;
 pub use topic::TopicShared;
 
 /// Turns sealed batches into requests, and answers into results.
@@ -264,6 +266,20 @@ impl Sender {
         self.closed && self.connections.is_empty()
     }
 
+    /// Records without a result that lie in queues, and in windows, counted there.
+    #[cfg(all(test, feature = "testing"))]
+    fn held(&self) -> (u64, u64) {
+        let count = |batch: &Batch| if batch.told { 0 } else { u64::from(batch.count) };
+        let queued = self.partitions.iter().flat_map(|partition| &partition.queue).map(count).sum();
+        let requests = self.connections.values().flat_map(|connection| &connection.unanswered);
+        let produced = requests.filter_map(|request| match &request.asked {
+            connection::Asked::Produce { batches, .. } => Some(batches.iter().flatten()),
+            _ => None,
+        });
+        let unconfirmed = self.unconfirmed.iter().map(|held| &held.batch);
+        (queued, produced.flatten().chain(unconfirmed).map(count).sum())
+    }
+
     fn acks(&self) -> i16 {
         match self.config.acks {
             Acks::None => 0,
@@ -305,6 +321,7 @@ impl Drop for Sender {
     fn drop(&mut self) {
         // Only a panic on the way out leaves tickets here.
         self.drop_tickets();
+        self.shared.tally.lost();
         if let Some(outbox) = self.shared.outbox.get() {
             self.outbox.hand_over(outbox);
         }

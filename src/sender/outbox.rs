@@ -11,7 +11,7 @@ use crossbeam_utils::sync::{Parker, Unparker};
 
 use super::in_flight::Run;
 use super::shared::Ticket;
-use crate::completion::Outcome;
+use crate::completion::{CompletionRef, Outcome};
 use crate::record::Place;
 
 /// How many reports lie between the two threads before the sender keeps them back.
@@ -28,6 +28,8 @@ pub enum Report {
         run: Run,
         /// Their result.
         outcome: Outcome,
+        /// Deliveries that are told by the callback thread, once the sink has the records.
+        deliveries: Option<Deliveries>,
     },
     /// Nobody needs this segment any more: give it back.
     Release(u32),
@@ -37,9 +39,68 @@ pub enum Report {
     End,
 }
 
+/// Who waits for the records of a report. Dropped untold, nobody waits for ever all the same.
+#[derive(Debug)]
+pub enum Deliveries {
+    /// The records are all of a segment's.
+    Whole(Waiting),
+    /// They are a part of one.
+    Part(Arc<Mutex<Waiting>>),
+}
+
+/// A segment's completion and how many Deliveries it has.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Until its last call.
+    pub completion: Option<CompletionRef>,
+    /// How many Deliveries were made.
+    pub deliveries: u32,
+}
+
+impl Waiting {
+    /// What became of all records.
+    pub fn complete(mut self, place: &Arc<Place>, outcome: Outcome) {
+        if let Some(completion) = self.completion.take() {
+            completion.complete(self.deliveries, place, outcome);
+        }
+    }
+
+    /// What became of some of them.
+    pub fn resolve(&self, run: &Run, place: &Arc<Place>, outcome: &Outcome) {
+        if let Some(completion) = &self.completion
+            && self.deliveries > 0
+        {
+            completion.resolve(place, run.first..run.first + run.count, outcome);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    /// The last call, when that was not `complete`.
+    fn drop(&mut self) {
+        if let Some(completion) = self.completion.take() {
+            completion.finish(self.deliveries, None);
+        }
+    }
+}
+
+impl Deliveries {
+    /// What became of `run`.
+    pub fn tell(self, run: &Run, place: &Arc<Place>, outcome: &Outcome) {
+        match self {
+            Self::Whole(waiting) => waiting.complete(place, outcome.clone()),
+            Self::Part(waiting) => {
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).resolve(run, place, outcome);
+            }
+        }
+    }
+}
+
 /// The queue between the two threads.
 pub struct Outbox {
     queue: ArrayQueue<Report>,
+    /// Somebody keeps what cannot be delivered: every record that failed is reported, and its Delivery told there.
+    has_sink: bool,
     /// What a sender that is gone could not fit into the queue; read when that is empty.
     rest: Mutex<VecDeque<Report>>,
     unparker: Unparker,
@@ -54,16 +115,22 @@ impl std::fmt::Debug for Outbox {
 
 impl Outbox {
     /// The queue, and what the callback thread sleeps on.
-    pub fn new() -> (Arc<Self>, Parker) {
+    pub fn new(has_sink: bool) -> (Arc<Self>, Parker) {
         let parker = Parker::new();
         let unparker = parker.unparker().clone();
         let outbox = Self {
             queue: ArrayQueue::new(CAPACITY),
+            has_sink,
             rest: Mutex::default(),
             unparker,
             kept_back: AtomicBool::new(false),
         };
         (Arc::new(outbox), parker)
+    }
+
+    /// Records that failed are to be reported with their bytes.
+    pub fn has_sink(&self) -> bool {
+        self.has_sink
     }
 
     /// Callback thread: the next report, sleeping until there is one. `refill` rings the sender, which has more.
@@ -140,7 +207,7 @@ mod tests {
 
     #[test]
     fn everything_arrives_in_order_however_slow_the_reader() {
-        let (outbox, parker) = Outbox::new();
+        let (outbox, parker) = Outbox::new(false);
         let mut tail = OutboxTail::default();
         let tickets: Vec<_> = (0..3 * CAPACITY).map(|_| Arc::new(Ticket::default())).collect();
         for ticket in &tickets {

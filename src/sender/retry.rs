@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Sender;
 use super::in_flight::{Batch, WalkBack};
-use super::outbox::Report;
+use super::outbox::{Deliveries, Report, Waiting};
+use super::{Sender, split};
 use crate::completion::Outcome;
 use crate::error::{DeliveryError, DeliveryErrorKind, Failure, Written};
 use crate::wire::error_code::ErrorCode;
@@ -36,12 +36,12 @@ impl Sender {
         self.tell(&mut batch, outcome);
         for part in batch.parts.drain(..) {
             let segment = part.run.segment;
-            if !self.leave_split(segment) {
-                continue;
-            }
+            let Some(split_lent) = self.leave_split(segment) else { continue };
             match self.shared.outbox.get() {
-                // After its entries were read.
-                Some(outbox) if part.run.tagged => self.outbox.push(outbox, Report::Release(segment)),
+                // After its entries, or its records, were read.
+                Some(outbox) if part.run.tagged || batch.lent || split_lent => {
+                    self.outbox.push(outbox, Report::Release(segment))
+                }
                 _ => self.shared.accumulator.release(segment),
             }
         }
@@ -56,6 +56,8 @@ impl Sender {
         if std::mem::replace(&mut batch.told, true) {
             return;
         }
+        // First, so that whoever hears of it finds it counted.
+        self.shared.tally.ended(batch.count, batch.on_lane, outcome);
         let place = self.partitions[batch.partition as usize].ring.place.clone();
         let mut before = 0;
         for part in &mut batch.parts {
@@ -67,15 +69,30 @@ impl Sender {
                 failed => failed.clone(),
             };
             before += i64::from(part.run.count);
-            if part.run.tagged
-                && let Some(outbox) = self.shared.outbox.get()
+            let run = part.run;
+            let outbox = self.shared.outbox.get();
+            // Into the sink first: whoever hears of the failure may rely on that.
+            if let (Some(outbox), Outcome::Failed(_)) = (outbox, &outcome)
+                && outbox.has_sink()
             {
-                let report = Report::Records { place: place.clone(), run: part.run, outcome: outcome.clone() };
-                self.outbox.push(outbox, report);
+                batch.lent = true;
+                let deliveries = match part.completion.take() {
+                    Some(completion) => {
+                        let waiting = Waiting { completion: Some(completion), deliveries: part.deliveries };
+                        Some(Deliveries::Whole(waiting))
+                    }
+                    None => split::lend(&mut self.split_segments, run.segment),
+                };
+                self.outbox.push(outbox, Report::Records { place: place.clone(), run, outcome, deliveries });
+                continue;
+            }
+            if let Some(outbox) = outbox.filter(|_| run.tagged) {
+                let (place, outcome) = (place.clone(), outcome.clone());
+                self.outbox.push(outbox, Report::Records { place, run, outcome, deliveries: None });
             }
             match part.completion.take() {
                 Some(completion) => completion.complete(part.deliveries, &place, outcome),
-                None => self.tell_split(part.run, &place, &outcome),
+                None => self.tell_split(&run, &place, &outcome),
             }
         }
     }
@@ -160,7 +177,7 @@ impl Sender {
         trouble: &Arc<str>,
     ) {
         for mut batch in batches.drain(..).flatten() {
-            self.book_out(&batch);
+            self.book_out(&mut batch);
             batch.possibly_written |= whole;
             batch.trouble = Some(trouble.clone());
             let id = batch.partition;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_queue::SegQueue;
 
 use super::outbox::Outbox;
+use super::tally::{Stats, Tally};
 use super::topic::TopicShared;
 use crate::accumulator::Accumulator;
 use crate::config::ProducerConfig;
@@ -84,6 +85,8 @@ pub struct Shared {
     pub commands: SegQueue<Command>,
     /// Towards the thread that runs listeners and callbacks, once there is one.
     pub outbox: OnceLock<Arc<Outbox>>,
+    /// What became of the records that left the rings.
+    pub tally: Tally,
     /// Why no broker can be reached, in words; `None` while one can.
     pub trouble: Mutex<Option<String>>,
     /// Why there is no producer id, in words; `None` while one is there, or nothing went wrong yet.
@@ -106,6 +109,7 @@ impl Shared {
             config,
             commands: SegQueue::new(),
             outbox: OnceLock::new(),
+            tally: Tally::default(),
             trouble: Mutex::new(None),
             identity_trouble: Mutex::new(None),
             identified: AtomicBool::new(false),
@@ -195,6 +199,22 @@ impl Shared {
     /// Every topic that was ever asked for.
     pub fn all_topics(&self) -> Vec<Arc<TopicShared>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Where the records are. From any thread, at any time.
+    pub fn stats(&self) -> Stats {
+        // What has ended before what was accepted: so never more seems to have ended.
+        let mut stats = self.tally.read();
+        for topic in self.all_topics() {
+            for partition in (0..topic.count()).filter_map(|at| topic.partition(at)) {
+                let census = self.accumulator.census(partition);
+                stats.accepted += census.accepted;
+                stats.waiting += census.waiting;
+            }
+        }
+        stats.buffer_total = self.accumulator.total();
+        stats.buffer_used = stats.buffer_total.saturating_sub(self.accumulator.free());
+        stats
     }
 
     /// Notes why no broker can be reached, or that one can.

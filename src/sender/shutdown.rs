@@ -296,6 +296,7 @@ impl Sender {
         }
         self.closed = true;
         self.connections.clear();
+        self.shared.tally.lost();
         self.shared.wake_everyone();
     }
 

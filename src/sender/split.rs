@@ -1,13 +1,15 @@
 //! A batch that is too large for its topic leaves in parts. Its records stay where they are: a record under a smaller
 //! offset delta is never longer, so each part is written anew over its own bytes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sender;
 use super::drain::BATCH_HEADER;
 use super::in_flight::{Batch, Part, Run};
-use crate::completion::{CompletionRef, Outcome};
+use super::outbox::{Deliveries, Waiting};
+use crate::completion::Outcome;
 use crate::record::Place;
 use crate::wire::codec::Reader;
 
@@ -19,8 +21,10 @@ const LIMIT_MIN: u32 = 512;
 pub struct SplitSegment {
     /// Parts that are not done.
     left: u32,
-    completion: CompletionRef,
-    deliveries: u32,
+    /// A part of it was lent to the callback thread.
+    lent: bool,
+    /// Shared with reports that tell of parts; its completion ends with the last of them.
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 /// A batch in the making.
@@ -35,6 +39,13 @@ impl Default for Piece {
     fn default() -> Self {
         Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
     }
+}
+
+/// The callback thread will read a part of a split segment and tell its Deliveries.
+pub fn lend(split_segments: &mut HashMap<u32, SplitSegment>, segment: u32) -> Option<Deliveries> {
+    let split = split_segments.get_mut(&segment)?;
+    split.lent = true;
+    Some(Deliveries::Part(split.waiting.clone()))
 }
 
 impl Sender {
@@ -127,7 +138,8 @@ impl Sender {
             match completion.take() {
                 Some(completion) => {
                     let left = cuts.len() as u32;
-                    let split = SplitSegment { left, completion, deliveries: part.deliveries };
+                    let waiting = Waiting { completion: Some(completion), deliveries: part.deliveries };
+                    let split = SplitSegment { left, lent: false, waiting: Arc::new(Mutex::new(waiting)) };
                     self.split_segments.insert(run.segment, split);
                 }
                 None => {
@@ -159,24 +171,20 @@ impl Sender {
     }
 
     /// The result of a part of a split segment.
-    pub(super) fn tell_split(&mut self, run: Run, place: &Arc<Place>, outcome: &Outcome) {
-        if let Some(split) = self.split_segments.get_mut(&run.segment)
-            && split.deliveries > 0
-        {
-            split.completion.resolve(place, run.first..run.first + run.count, outcome);
+    pub(super) fn tell_split(&mut self, run: &Run, place: &Arc<Place>, outcome: &Outcome) {
+        if let Some(split) = self.split_segments.get(&run.segment) {
+            split.waiting.lock().unwrap_or_else(PoisonError::into_inner).resolve(run, place, outcome);
         }
     }
 
-    /// A part of this segment is done. True: so is the whole segment; one that was never split is at once.
-    pub(super) fn leave_split(&mut self, segment: u32) -> bool {
-        let Some(split) = self.split_segments.get_mut(&segment) else { return true };
+    /// A part of this segment is done. Some when so is the whole segment, which one that was never split is at once:
+    /// whether a part of it was lent.
+    pub(super) fn leave_split(&mut self, segment: u32) -> Option<bool> {
+        let Some(split) = self.split_segments.get_mut(&segment) else { return Some(false) };
         split.left -= 1;
         if split.left > 0 {
-            return false;
+            return None;
         }
-        if let Some(split) = self.split_segments.remove(&segment) {
-            split.completion.finish(split.deliveries, None);
-        }
-        true
+        self.split_segments.remove(&segment).map(|split| split.lent)
     }
 }

@@ -1,7 +1,8 @@
 //! Reading a RecordBatch v2 in place, with every bound checked: for the embedded broker and for tests.
 
-use super::codec::{Reader, WireError};
+use super::codec::WireError;
 use super::record_batch::{CRC_FROM, LEN, LENGTH_FROM};
+use super::record_view::Records;
 
 /// Bits of a batch's attributes.
 pub mod attributes {
@@ -114,95 +115,8 @@ impl<'a> BatchView<'a> {
     /// The records, of a batch that is not compressed.
     pub fn records(&self) -> Records<'a> {
         let left = self.count();
-        Records { reader: Reader::new(self.bytes, false), left, failed: false }.after_header()
-    }
-}
-
-/// One record, borrowed from its batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordView<'a> {
-    /// Kafka uses none of these bits.
-    pub attributes: i8,
-    /// Milliseconds to be added to the batch's base timestamp; may be negative.
-    pub timestamp_delta: i64,
-    /// To be added to the batch's base offset.
-    pub offset_delta: i32,
-    /// `None` is null.
-    pub key: Option<&'a [u8]>,
-    /// `None` is null.
-    pub value: Option<&'a [u8]>,
-    /// Number of headers. They are checked, but not kept.
-    pub header_count: i32,
-}
-
-/// Decodes the records one after the other. The first error is the last item; bytes left over behind the announced
-/// count are an error too.
-#[derive(Clone, Debug)]
-pub struct Records<'a> {
-    reader: Reader<'a>,
-    left: i32,
-    failed: bool,
-}
-
-impl Records<'_> {
-    fn after_header(mut self) -> Self {
         // `BatchView` is never shorter than its header.
-        self.failed = self.reader.take(LEN, "batch header").is_err();
-        self
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<RecordView<'a>, WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let item = if self.left > 0 {
-            self.left -= 1;
-            record(&mut self.reader)
-        } else if self.reader.remaining() > 0 {
-            Err(self.reader.error("bytes after the last record"))
-        } else {
-            return None;
-        };
-        self.failed = item.is_err();
-        Some(item)
-    }
-}
-
-fn record<'a>(r: &mut Reader<'a>) -> Result<RecordView<'a>, WireError> {
-    let len = usize::try_from(r.varint("record length")?).map_err(|_| r.error("record length"))?;
-    let end = r.position().checked_add(len).ok_or(r.error("record length"))?;
-    if len > r.remaining() {
-        return Err(r.error("record length"));
-    }
-    let attributes = r.i8("record attributes")?;
-    let timestamp_delta = r.varlong("timestamp delta")?;
-    let offset_delta = r.varint("offset delta")?;
-    let key = bytes(r, "record key")?;
-    let value = bytes(r, "record value")?;
-    let header_count = r.varint("header count")?;
-    if header_count < 0 {
-        return Err(r.error("header count"));
-    }
-    for _ in 0..header_count {
-        bytes(r, "header key")?.ok_or(r.error("header key"))?;
-        bytes(r, "header value")?;
-    }
-    // Fields may have run into the next record: only now is it known that they did not.
-    if r.position() != end {
-        return Err(r.error("record length"));
-    }
-    Ok(RecordView { attributes, timestamp_delta, offset_delta, key, value, header_count })
-}
-
-/// Kafka reads every negative length as null.
-fn bytes<'a>(r: &mut Reader<'a>, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
-    match usize::try_from(r.varint(what)?) {
-        Ok(len) => r.take(len, what).map(Some),
-        Err(_) => Ok(None),
+        Records::after_header(self.bytes, left)
     }
 }
 

@@ -46,6 +46,11 @@ impl<'a> Reader<'a> {
         self.flexible = flexible;
     }
 
+    /// The bytes that are left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// How many bytes are left.
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.at
@@ -215,8 +220,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What only requests and stored batches have.
-#[cfg(any(test, feature = "testing"))]
+/// What only records, and stored batches, have.
 impl<'a> Reader<'a> {
     /// A zig-zag varint of at most 32 bits (lengths and offset deltas of records).
     pub fn varint(&mut self, what: &'static str) -> Result<i32, WireError> {
@@ -230,6 +234,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes that may be null.
+    #[cfg(any(test, feature = "testing"))]
     pub fn nullable_bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, WireError> {
         let Some(len) = self.len(false, what)? else { return Ok(None) };
         self.take(len, what).map(Some)

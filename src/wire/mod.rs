@@ -5,7 +5,7 @@
 //! `server` and is compiled for the embedded broker only.
 
 pub mod api_versions;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(all(any(test, feature = "testing"), not(loom)))]
 pub mod batch_view;
 pub mod codec;
 pub mod error_code;
@@ -16,6 +16,8 @@ pub mod metadata;
 pub mod produce;
 pub mod record;
 pub mod record_batch;
+#[cfg(not(loom))]
+pub mod record_view;
 #[cfg(any(test, feature = "testing"))]
 pub mod server;
 pub mod varint;

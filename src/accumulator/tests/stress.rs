@@ -93,6 +93,26 @@ fn check_batch(records: &[Read], into: &mut HashMap<u64, Vec<u64>>) {
     }
 }
 
+/// Counts all the time, while records come and go: never backwards, never more waiting than accepted.
+fn count(accumulator: &Accumulator, partitions: &[Arc<Partition>], over: &plain::AtomicBool) {
+    let mut before = [0; PARTITIONS];
+    // Miri runs one thread at a time: there the others are to get on.
+    for _ in 0..if cfg!(miri) { 100 } else { usize::MAX } {
+        if over.load(Relaxed) {
+            break;
+        }
+        for (partition, before) in partitions.iter().zip(&mut before) {
+            // The cap would hide a count that went back: look below it.
+            if let Some(census) = accumulator.try_census(partition) {
+                assert!(census.accepted >= *before, "{} after {before}", census.accepted);
+                assert!(census.waiting <= census.accepted);
+                *before = census.accepted;
+            }
+        }
+        std::thread::yield_now();
+    }
+}
+
 fn stress(records: u64, close_after: u64, seed: u64) {
     let config = AccumulatorConfig { buffer_memory: MEMORY, slots: 4, batch_size: 2_000, ..Default::default() };
     let (accumulator, mut drain) = Accumulator::new(config).unwrap();
@@ -106,6 +126,11 @@ fn stress(records: u64, close_after: u64, seed: u64) {
             std::thread::spawn(move || write(&accumulator, &partitions, writer, records))
         })
         .collect();
+    let over = Arc::new(plain::AtomicBool::new(false));
+    let counter = {
+        let (accumulator, partitions, over) = (accumulator.clone(), partitions.clone(), over.clone());
+        std::thread::spawn(move || count(&accumulator, &partitions, &over))
+    };
     let mut out: Vec<HashMap<u64, Vec<u64>>> = vec![HashMap::new(); PARTITIONS];
     let (mut in_flight, mut seed) = (VecDeque::new(), seed);
     let (sent, chained, tags) = (Cell::new(0u64), Cell::new(0u64), Cell::new(0u64));
@@ -178,6 +203,11 @@ fn stress(records: u64, close_after: u64, seed: u64) {
         }
         assert!(accepted.deliveries.iter().all(|delivery| delivery.try_result().is_some_and(|done| done.is_ok())));
     }
+    over.store(true, Relaxed);
+    counter.join().unwrap();
+    let drained: u64 = partitions.iter().map(|partition| accumulator.census(partition).accepted).sum();
+    assert_eq!(drained, sent.get(), "the census counts what came out");
+    assert!(partitions.iter().all(|partition| accumulator.census(partition).waiting == 0));
     assert_eq!(accumulator.free(), MEMORY, "no segment leaked");
     assert!((chained.get() > 0 && tags.get() > 0) || records < 1000, "chains and tags were hit");
 }

@@ -78,6 +78,8 @@ pub struct World {
     pub look_ups: u32,
     /// Changes metadata answers on their way.
     pub spoil: Option<Box<dyn FnMut(&mut MetadataResponse)>>,
+    /// Records that were taken.
+    accepted: u64,
 }
 
 impl World {
@@ -111,6 +113,7 @@ impl World {
             turns: 0,
             look_ups: 0,
             spoil: None,
+            accepted: 0,
         }
     }
 
@@ -137,7 +140,10 @@ impl World {
         let ring = topic.partition(partition)?.clone();
         let fields = Fields { key: None, value: Some(value), headers: &[] };
         match self.accumulator.append(&ring, &fields, None, Attach::Delivery, true) {
-            Ok(appended) => appended.delivery,
+            Ok(appended) => {
+                self.accepted += 1;
+                appended.delivery
+            }
             Err(refused) if refused.is_full() => None,
             Err(why) => panic!("{why:?}"),
         }
@@ -237,6 +243,18 @@ impl World {
             link.sending = Some(transmit);
             self.after(latency, if cut { Event::Closed(id) } else { Event::Taken(id) });
         }
+        self.check_stats();
+    }
+
+    /// Every record is in one place, and the numbers that are published say which.
+    fn check_stats(&self) {
+        let stats = self.shared.stats();
+        let (waiting, in_flight) = self.sender.held();
+        let rings: u64 = (0..)
+            .map_while(|at| self.sender.partitions.get(at))
+            .fold(0, |sum, partition| sum + self.accumulator.census(&partition.ring).waiting);
+        assert_eq!((stats.waiting, stats.in_flight), (waiting + rings, in_flight), "at {:?}: {stats:?}", self.now);
+        assert!(stats.adds_up() && stats.accepted == self.accepted, "{} sent, {stats:?}", self.accepted);
     }
 
     fn happen(&mut self, event: Event) {

@@ -1,0 +1,131 @@
+//! A topic for what could not be delivered elsewhere.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::completion::{Delivery, UndeliverableSink, UndeliveredRecord};
+use crate::error::{ConfigError, SendError, Written};
+use crate::producer::{Producer, ProducerBuilder, Topic};
+use crate::record::{Header, Record};
+
+/// Sends each record that could not be delivered to another topic, of this cluster or another one, by a producer of its
+/// own: so it takes no memory from the one that is in trouble, and goes on while that one closes.
+///
+/// Key, value and headers are as they were. Behind the headers come, as text: `ringmail.origin.topic`,
+/// `ringmail.origin.partition`, `ringmail.origin.timestamp` (Unix ms), `ringmail.error`, `ringmail.written` (`no`,
+/// `possibly`) and `ringmail.attempts`. The timestamp is the time of sending it here, and the partition is chosen anew.
+///
+/// A record is handed over when this producer has it in memory; for that the sink waits, `max.block.ms` of this producer
+/// at most. There is no circle: a record of the dead-letter topic itself is not sent again, and what this producer cannot
+/// deliver goes to *its* sink, if `builder` has one, else it is logged as an error. What it does not even take goes to
+/// [`or_else`](Self::or_else), else into the log. When the other producer ends, this one is closed
+/// (`close.timeout.ms`).
+pub struct DeadLetterTopic {
+    producer: Producer,
+    topic: Topic,
+    or_else: Option<Box<dyn UndeliverableSink>>,
+}
+
+impl DeadLetterTopic {
+    /// Starts the producer that `builder` describes, for `topic`.
+    ///
+    /// # Errors
+    /// Those of [`ProducerBuilder::build`], and a name that no topic can have.
+    pub fn open(builder: ProducerBuilder, topic: &str) -> Result<Self, ConfigError> {
+        let builder = if builder.has_sink() { builder } else { builder.on_undeliverable(log_lost) };
+        let producer = builder.build()?;
+        let refused = |error: SendError| ConfigError::new("dead letter topic", topic, error.to_string());
+        let topic = producer.topic(topic).map_err(refused)?;
+        Ok(Self { producer, topic, or_else: None })
+    }
+
+    /// Gets what this sink cannot hand over. Default: the log.
+    pub fn or_else(mut self, sink: impl UndeliverableSink) -> Self {
+        self.or_else = Some(Box::new(sink));
+        self
+    }
+
+    /// The producer of this topic, for its [`stats`](Producer::stats).
+    pub fn producer(&self) -> &Producer {
+        &self.producer
+    }
+
+    fn send(&self, record: &UndeliveredRecord<'_>) -> Result<Delivery, SendError> {
+        let (partition, timestamp) = (record.partition().to_string(), record.timestamp().to_string());
+        let (error, attempts) = (record.error().to_string(), record.attempts().to_string());
+        let written = match record.written() {
+            Written::No => "no",
+            Written::Possibly => "possibly",
+        };
+        let added = [
+            ("ringmail.origin.topic", record.topic()),
+            ("ringmail.origin.partition", &partition),
+            ("ringmail.origin.timestamp", &timestamp),
+            ("ringmail.error", &error),
+            ("ringmail.written", written),
+            ("ringmail.attempts", &attempts),
+        ];
+        let mut headers = record.headers().to_vec();
+        headers.extend(added.map(|(key, value)| Header { key, value: Some(value.as_bytes()) }));
+        let letter = Record { key: record.key(), value: record.value(), headers: &headers, ..Record::new() };
+        // Not `send`, which refuses to wait on this thread: it is another producer's.
+        wait(self.topic.send_async(letter))
+    }
+}
+
+impl UndeliverableSink for DeadLetterTopic {
+    fn undeliverable(&mut self, record: UndeliveredRecord<'_>) {
+        let (topic, partition) = (record.topic(), record.partition());
+        let why = if topic == self.topic.name() {
+            "it is one of the dead-letter topic itself".to_owned()
+        } else {
+            match self.send(&record) {
+                Ok(delivery) => return drop(delivery),
+                Err(error) => error.to_string(),
+            }
+        };
+        match &mut self.or_else {
+            Some(sink) => sink.undeliverable(record),
+            None => tracing::error!(topic, partition, why, "a record is lost: the dead-letter topic does not take it"),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.producer.close_for_another();
+        if let Some(sink) = &mut self.or_else {
+            sink.finish();
+        }
+    }
+}
+
+fn log_lost(record: UndeliveredRecord<'_>) {
+    tracing::error!(error = %record.error(), "a record is lost: it could not be delivered to the dead-letter topic");
+}
+
+impl fmt::Debug for DeadLetterTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetterTopic").field("topic", &self.topic.name()).finish_non_exhaustive()
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls a future to its end on this thread.
+fn wait<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
