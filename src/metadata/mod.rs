@@ -2,7 +2,7 @@
 //!
 //! Pure data with one rule book: how an answer changes what was known. The upkeep (when to ask, whom) is the sender's.
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod properties;
 
 use std::collections::HashMap;

@@ -31,7 +31,7 @@ pub(crate) fn partition_for_key(key: &[u8], count: i32) -> i32 {
     (murmur2(key) & i32::MAX) % count
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use proptest::prelude::*;
 

@@ -59,7 +59,7 @@ pub fn put_signed(out: &mut [u8], value: i64) -> usize {
     put_unsigned(out, zigzag(value))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use proptest::prelude::*;
 
