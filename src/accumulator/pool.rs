@@ -184,7 +184,7 @@ impl Pool {
 
     #[inline]
     pub fn header(&self, segment: u32) -> &Header {
-        &self.headers[segment as usize]
+        self.headers.at(segment as usize)
     }
 
     /// The longest run there can be, bytes.

@@ -8,7 +8,7 @@
 //! lives as long as the table and is used for nothing else, and `Header` is `Sync`.
 
 #[cfg(not(loom))]
-use std::{ops::Deref, ptr::NonNull};
+use std::ptr::NonNull;
 
 #[cfg(not(loom))]
 use super::arena::Arena;
@@ -221,7 +221,8 @@ impl Header {
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub struct Table {
-    headers: NonNull<[Header]>,
+    first: NonNull<Header>,
+    units: usize,
     _memory: Arena,
 }
 
@@ -233,13 +234,17 @@ unsafe impl Send for Table {}
 unsafe impl Sync for Table {}
 
 #[cfg(not(loom))]
-impl Deref for Table {
-    type Target = [Header];
+impl Table {
+    pub fn len(&self) -> usize {
+        self.units
+    }
 
+    /// Panics when there is no such header: a bug of ours. (No slice: a reference to all of it would take Miri hours.)
     #[inline(always)]
-    fn deref(&self) -> &[Header] {
-        // SAFETY: clause (c).
-        unsafe { self.headers.as_ref() }
+    pub fn at(&self, index: usize) -> &Header {
+        assert!(index < self.units, "a header outside the table");
+        // SAFETY: clause (c), inside the table.
+        unsafe { self.first.add(index).as_ref() }
     }
 }
 
@@ -249,11 +254,24 @@ pub fn table(units: usize) -> Option<Table> {
     let bytes = units.checked_mul(size_of::<Header>())?;
     let memory = Arena::new(bytes)?;
     let first = NonNull::new(memory.at(0, bytes))?.cast();
-    Some(Table { headers: NonNull::slice_from_raw_parts(first, units), _memory: memory })
+    Some(Table { first, units, _memory: memory })
 }
 
+/// A header for each unit.
 #[cfg(loom)]
-pub type Table = Box<[Header]>;
+#[derive(Debug)]
+pub struct Table(Box<[Header]>);
+
+#[cfg(loom)]
+impl Table {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn at(&self, index: usize) -> &Header {
+        &self.0[index]
+    }
+}
 
 /// A header for each of `units`.
 #[cfg(loom)]
@@ -271,5 +289,5 @@ pub fn table(units: usize) -> Option<Table> {
         hole: plain::AtomicU64::new(0),
         commit: Line(AtomicU64::new(0)),
     };
-    Some((0..units).map(header).collect())
+    Some(Table((0..units).map(header).collect()))
 }
