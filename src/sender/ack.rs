@@ -142,8 +142,7 @@ impl Sender {
         if error != ErrorCode::NONE {
             batch.last_error = Some(BrokerError::new(error, answer.message.as_deref()).from(name.clone()));
             batch.trouble = None;
-            batch.appended |= may_be_appended(error, answer.base_offset);
-            batch.possibly_written |= batch.appended;
+            batch.possibly_written |= may_be_appended(error, answer.base_offset);
         }
         if error.is_invalid_metadata() {
             self.want_metadata();
@@ -175,8 +174,6 @@ impl Sender {
                     self.set_leader(id, leader);
                 }
             }
-            // The limit was lowered meanwhile. No broker would know its parts again: they might be stored twice.
-            Decision::Split if batch.appended => self.fail(batch, DeliveryErrorKind::TooLarge),
             Decision::Split => self.split(batch),
             Decision::OutOfSequence => self.out_of_sequence(batch),
             Decision::Fail if error == ErrorCode::MESSAGE_TOO_LARGE => self.fail(batch, DeliveryErrorKind::TooLarge),

@@ -303,7 +303,7 @@ impl Sender {
             crc: None,
             attempts: 0,
             possibly_written: false,
-            appended: false,
+            doubtful: false,
             told: false,
             lent: false,
             on_lane: false,

@@ -80,8 +80,9 @@ pub struct Batch {
     pub attempts: u32,
     /// A copy of it may be in the log: sent in full and never refused for certain since.
     pub possibly_written: bool,
-    /// A broker said that it appended it, or did so perhaps, in this very form.
-    pub appended: bool,
+    /// Its records may be in the log, and its own sequence numbers cannot tell: it is a part of a batch that may be there
+    /// whole, or a later batch that may be there was given up. It is never stamped again.
+    pub doubtful: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
     /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
@@ -93,6 +94,13 @@ pub struct Batch {
     pub last_error: Option<BrokerError>,
     /// What went wrong last, unless that is what a broker said: with whom, and what.
     pub trouble: Option<Arc<str>>,
+}
+
+impl Batch {
+    /// It may be in the log, and sending it again will tell.
+    pub fn is_unclear(&self) -> bool {
+        self.stamp.is_some() && self.possibly_written && !self.doubtful
+    }
 }
 
 /// Walking back from the newest stamped batch after an OUT_OF_ORDER_SEQUENCE_NUMBER for the oldest: a restarted broker

@@ -20,13 +20,26 @@ impl Sender {
         if let Some(stamp) = batch.stamp {
             partition.sequences.ack(stamp);
         }
-        if let Some(walk) = partition.walk_back.take() {
-            // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
-            let earlier = partition.queue.partition_point(|queued| queued.number <= batch.number);
-            let before: Vec<Batch> = partition.queue.drain(..walk.at.min(earlier)).collect();
-            for batch in before {
-                self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        let queue = &mut partition.queue;
+        // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
+        let stored = match partition.walk_back.take() {
+            Some(walk) => walk.at.min(queue.partition_point(|queued| queued.number <= batch.number)),
+            None => {
+                let before =
+                    |queued: &&Batch| queued.doubtful && queued.stamp.is_some() && queued.number < batch.number;
+                queue.iter().take_while(before).count()
             }
+        };
+        let before: Vec<Batch> = queue.drain(..stored).collect();
+        if batch.stamp.is_some() {
+            // Nor is a part accepted behind the whole: the other parts are where they seem to be.
+            let others = queue.iter_mut().take_while(|queued| queued.number <= batch.number);
+            for part in others.filter(|queued| queued.number == batch.number && !queued.possibly_written) {
+                part.doubtful = false;
+            }
+        }
+        for batch in before {
+            self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
         }
         self.resolve(batch, &outcome);
     }
@@ -147,6 +160,16 @@ impl Sender {
         if batch.stamp.is_some() {
             // Its numbers will never be used: what follows needs new ones.
             partition.sequences.spoil();
+            if batch.possibly_written || batch.doubtful {
+                // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
+                let before = match partition.walk_back {
+                    Some(walk) => walk.at,
+                    None => partition.queue.partition_point(|queued| queued.number < batch.number),
+                };
+                for earlier in partition.queue.iter_mut().take(before) {
+                    earlier.doubtful |= earlier.is_unclear();
+                }
+            }
         }
         partition.walk_back = None;
         let error = self.error(&batch, kind);
@@ -158,7 +181,7 @@ impl Sender {
         let why_stuck = || stuck.then(|| self.trouble_of_partition(batch.partition)).flatten();
         let failure = Failure {
             kind,
-            written: if batch.possibly_written { Written::Possibly } else { Written::No },
+            written: if batch.possibly_written || batch.doubtful { Written::Possibly } else { Written::No },
             waited: self.now.monotonic.saturating_sub(batch.opened),
             attempts: batch.attempts,
             broker: batch.last_error.clone(),
@@ -202,7 +225,7 @@ impl Sender {
             batch.possibly_written = false;
             let at = walk.at.min(partition.queue.len());
             partition.queue.insert(at, batch);
-            let earlier = partition.queue.iter().take(at).rposition(|batch| batch.possibly_written);
+            let earlier = partition.queue.iter().take(at).rposition(Batch::is_unclear);
             partition.walk_back = earlier.map(|at| WalkBack { at });
             if earlier.is_none() {
                 partition.sequences.spoil();
@@ -214,7 +237,7 @@ impl Sender {
         if !(alone && first) || batch.told {
             return self.retry(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
-        let newest = partition.queue.iter().rposition(|queued| queued.stamp.is_some() && queued.possibly_written);
+        let newest = partition.queue.iter().rposition(Batch::is_unclear);
         match newest {
             // The newest that may be stored decides for all before it; its place counts this batch as well.
             Some(at) => partition.walk_back = Some(WalkBack { at: at + 1 }),
@@ -234,11 +257,16 @@ impl Sender {
             return;
         }
         // Stamped again, a batch that is in the log would be there twice: first find out which are.
-        let unclear = |queued: &Batch| queued.stamp.is_some() && queued.possibly_written;
-        if let Some(at) = partition.queue.iter().rposition(unclear) {
+        if let Some(at) = partition.queue.iter().rposition(Batch::is_unclear) {
             partition.walk_back = Some(WalkBack { at });
             return;
         }
+        while let Some(at) = self.partitions[id as usize].queue.iter().position(|queued| queued.doubtful)
+            && let Some(batch) = self.partitions[id as usize].queue.remove(at)
+        {
+            self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        }
+        let partition = &mut self.partitions[id as usize];
         if !partition.sequences.bump() {
             partition.sequences.renew();
             if !matches!(self.identity, super::Identity::Wanted { .. } | super::Identity::Asked { .. }) {

@@ -10,8 +10,10 @@ use super::drain::BATCH_HEADER;
 use super::in_flight::{Batch, Part, Run};
 use super::outbox::{Deliveries, Waiting};
 use crate::completion::Outcome;
+use crate::error::DeliveryErrorKind;
 use crate::record::Place;
 use crate::wire::codec::Reader;
+use crate::wire::error_code::ErrorCode;
 
 /// The least that a topic's limit is taken for, in bytes, batch header included.
 const LIMIT_MIN: u32 = 512;
@@ -50,12 +52,18 @@ pub fn lend(split_segments: &mut HashMap<u32, SplitSegment>, segment: u32) -> Op
 
 impl Sender {
     /// Remembers the topic's limit, and queues the batch's records in smaller batches, in order, under the sequence
-    /// numbers they had: a refused batch uses up none.
+    /// numbers they had: a refused batch uses up none. An earlier copy may be in the log all the same, since brokers look
+    /// at the size first: then the first part, which leaves alone, is out of order, and accepted otherwise.
     pub(super) fn split(&mut self, mut batch: Batch) {
         if batch.told {
             return self.drop_told(batch);
         }
         let room = self.learn_limit(&batch);
+        let doubtful = batch.possibly_written || batch.doubtful;
+        if doubtful && self.partitions[batch.partition as usize].walk_back.is_some() {
+            // What stands before it is not known either: any part of it is out of order.
+            return self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::MESSAGE_TOO_LARGE));
+        }
         let mut pieces = vec![Piece::default()];
         for part in std::mem::take(&mut batch.parts) {
             self.cut(part, room, &mut pieces);
@@ -73,8 +81,8 @@ impl Sender {
                     max_timestamp: batch.base_timestamp.saturating_add(piece.max_timestamp_delta),
                     stamp: own,
                     crc: None,
-                    // The whole was never stored (see `appended`), so no part is.
                     possibly_written: false,
+                    doubtful,
                     last_error: batch.last_error.clone(),
                     trouble: batch.trouble.clone(),
                     ..batch

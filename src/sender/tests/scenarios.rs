@@ -599,3 +599,104 @@ fn what_waits_in_the_ring_expires_with_what_it_waits_behind() {
         assert!(error.waited() >= 700 * MS && error.waited() <= 702 * MS, "{:?}", error.waited());
     }
 }
+
+/// What was told of numbers sent to one partition is true of its log, where order is kept.
+fn check_told(world: &World, outcomes: &[Outcome], seed: u64) {
+    let log = world.log("t", 0);
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let times = log.iter().filter(|stored| **stored == format!("{number:06}")).count();
+        match outcome {
+            Ok(_) => assert_eq!(times, 1, "seed {seed}: {number} was acknowledged"),
+            Err(error) if error.written() == Written::No => assert_eq!(times, 0, "seed {seed}: {number}: {error}"),
+            Err(error) => assert!(times <= 1, "seed {seed}: {number} is there {times} times: {error}"),
+        }
+    }
+    assert!(log.is_sorted(), "seed {seed}: out of order: {log:?}");
+}
+
+/// One record, acknowledged, then ten in a batch, which meets `faults`; then one more. Returns what became of the ten.
+fn ten_at_once(faults: &[Fault], max_message_bytes: usize, pipelined: bool) -> [usize; 2] {
+    let faults = [&[Fault::None], faults].concat();
+    let mut options = BrokerOptions { ack_delay: 20 * MS, ..options(1) };
+    options.topic.max_message_bytes = max_message_bytes;
+    let options = options.on_produce(move |context| faults.get(context.nth as usize).copied().unwrap_or(Fault::None));
+    let mut world = World::new(17, options, config().linger(10 * MS));
+    let topic = world.topic("t");
+    let mut deliveries = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    finish(&mut world, &deliveries);
+    deliveries.extend(send_all(&mut world, &topic, 1, 1..11, Duration::ZERO));
+    if pipelined {
+        // The second copy is at the broker.
+        world.run_while(|world| world.sender.partitions[0].queue.is_empty());
+        world.run_while(|world| world.sender.partitions[0].unacked == 0);
+    } else {
+        finish(&mut world, &deliveries);
+    }
+    deliveries.extend(send_all(&mut world, &topic, 1, 11..12, Duration::ZERO));
+    let outcomes = finish(&mut world, &deliveries);
+    check_told(&world, &outcomes, 17);
+    assert!(outcomes[11].is_ok(), "what follows goes on: {:?}", outcomes[11]);
+    let delivered = outcomes[1..11].iter().filter(|outcome| outcome.is_ok()).count();
+    let not_written = outcomes[1..11].iter().flat_map(|o| o.as_ref().err()).filter(|e| e.written() == Written::No);
+    [delivered, not_written.count()]
+}
+
+/// Found by fuzzing: a batch was stored, its answer lost, and the limit lowered before it was sent again. Its parts were
+/// out of order, which was taken for a gap, and stored once more under a new epoch.
+#[test]
+fn a_batch_that_may_be_stored_is_not_stored_again_in_parts() {
+    const TOO_LARGE: Fault = Fault::Error(ErrorCode::MESSAGE_TOO_LARGE);
+    for lost in
+        [Fault::CloseAfter, Fault::HangAfter, Fault::StoredThenError(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)]
+    {
+        let faults = &[lost, TOO_LARGE];
+        assert_eq!(ten_at_once(faults, 1 << 20, false), [0, 0], "{lost:?}: possibly written");
+        // The batch behind it is accepted: it is in the log.
+        assert_eq!(ten_at_once(faults, 1 << 20, true), [10, 0], "{lost:?}");
+    }
+}
+
+/// The first copy was lost, or never looked at, on a topic that always was too small for it: nothing is in doubt for long.
+#[test]
+fn a_lost_batch_that_was_too_large_is_delivered_in_parts() {
+    for lost in [Fault::CloseBefore, Fault::HangBefore, Fault::CloseAfter, Fault::HangAfter] {
+        for pipelined in [false, true] {
+            assert_eq!(ten_at_once(&[lost], 150, pipelined), [10, 0], "{lost:?}");
+        }
+    }
+}
+
+/// Limits come and go, answers get lost, brokers restart and remember one batch: nothing false is told.
+#[test]
+fn what_is_told_is_true_when_limits_change() {
+    let mut sums = [0; 3];
+    for seed in seeds() {
+        let mut chance = crate::sender::backoff::Random::new(seed ^ 0xfc);
+        let options = options(1).on_produce(move |_| match chance.next() % 16 {
+            0 | 1 => Fault::CloseAfter,
+            2 => Fault::CloseBefore,
+            3..6 => Fault::Error(ErrorCode::MESSAGE_TOO_LARGE),
+            6 if seed % 3 == 0 => Fault::Error(ErrorCode::INVALID_RECORD),
+            7 => Fault::StoredThenError(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND),
+            8 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
+            9 | 10 => Fault::Delay(10 * MS),
+            _ => Fault::None,
+        });
+        let mut world = World::new(seed, options, config().batch_size(1000));
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        world.weather = Weather { cut_request: 20, cut_answer: 20, restart: if seed % 2 == 0 { 20 } else { 0 } };
+        let deliveries = send_all(&mut world, &topic, 1, 0..200, 2 * MS);
+        world.weather = Weather::default();
+        let outcomes = finish(&mut world, &deliveries);
+        check_told(&world, &outcomes, seed);
+        for outcome in &outcomes {
+            let of = |error: &DeliveryError| if error.written() == Written::No { 1 } else { 2 };
+            sums[outcome.as_ref().map_or_else(of, |_| 0)] += 1;
+        }
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
+    }
+    println!("delivered, not written, possibly written: {sums:?}");
+    assert!(sums.iter().all(|sum| *sum > 0), "{sums:?}");
+}
