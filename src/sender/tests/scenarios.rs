@@ -700,3 +700,36 @@ fn what_is_told_is_true_when_limits_change() {
     println!("delivered, not written, possibly written: {sums:?}");
     assert!(sums.iter().all(|sum| *sum > 0), "{sums:?}");
 }
+
+/// Three batches stored and not confirmed, a broker that remembers the last of them only, and that one is refused when it
+/// is asked for: nothing is known of the two before it any more.
+#[test]
+fn what_stands_before_a_stored_batch_that_was_given_up_is_not_stored_again() {
+    for refusal in [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::INVALID_RECORD] {
+        let options = BrokerOptions { ack_delay: 60 * MS, ..options(1) };
+        let options = options.on_produce(move |context| match context.nth {
+            1..=3 => Fault::StoredThenError(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND),
+            // The fourth is the first batch again, out of order; then the newest is tried.
+            5 => Fault::Error(refusal),
+            _ => Fault::None,
+        });
+        let mut world = World::new(18, options, config().linger(10 * MS));
+        let topic = world.topic("t");
+        let mut deliveries = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+        finish(&mut world, &deliveries);
+        for first in [1, 4, 7] {
+            deliveries.extend(send_all(&mut world, &topic, 1, first..first + 3, Duration::ZERO));
+            let until = world.now + 15 * MS;
+            world.run_until(until);
+        }
+        assert_eq!(world.sender.partitions[0].unacked, 3);
+        world.run_while(|world| world.log("t", 0).len() < 10);
+        world.model.restart_node(0);
+        finish(&mut world, &deliveries);
+        deliveries.extend(send_all(&mut world, &topic, 1, 10..11, Duration::ZERO));
+        let outcomes = finish(&mut world, &deliveries);
+        check_told(&world, &outcomes, 18);
+        let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        assert!(failed.len() == 9 && failed.iter().all(|e| e.written() == Written::Possibly), "{failed:#?}");
+    }
+}
