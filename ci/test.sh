@@ -107,7 +107,7 @@ main() {
   stage demo cargo run --release -q -p ringmail-cli -- demo
   stage loom loom
   [ ! -x ci/fuzz.sh ] || stage fuzz ci/fuzz.sh smoke
-  [ ! -x ci/miri.sh ] || stage miri ci/miri.sh
+  [ ! -x ci/miri.sh ] || stage miri ci/miri.sh completion::
   [ -n "$quick" ] || stage kafka ci/real_kafka.sh
 
   for name in ${only[@]+"${only[@]}"}; do
