@@ -304,6 +304,7 @@ impl Sender {
             attempts: 0,
             possibly_written: false,
             doubtful: false,
+            shortened: false,
             told: false,
             lent: false,
             on_lane: false,

@@ -83,6 +83,8 @@ pub struct Batch {
     /// Its records may be in the log, and its own sequence numbers cannot tell: it is a part of a batch that may be there
     /// whole, or a later batch that may be there was given up. It is never stamped again.
     pub doubtful: bool,
+    /// Records were cut out of it and it kept its stamp: its sequence numbers end before those of the next batch begin.
+    pub shortened: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
     /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
@@ -96,7 +98,53 @@ pub struct Batch {
     pub trouble: Option<Arc<str>>,
 }
 
+/// Some records of a batch, in order.
+#[derive(Debug)]
+pub struct Piece {
+    /// The records.
+    pub parts: Vec<Part>,
+    /// How many records.
+    pub count: u32,
+    /// Their length, bytes.
+    pub bytes: u32,
+    /// The largest of their timestamp deltas.
+    pub max_timestamp_delta: i64,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
+    }
+}
+
 impl Batch {
+    /// A batch of some of its records that is to be sent, or told of, in its place, with all that has happened to it.
+    pub fn of_piece(&self, piece: Piece) -> Self {
+        Self {
+            partition: self.partition,
+            number: self.number,
+            parts: piece.parts,
+            count: piece.count,
+            bytes: piece.bytes,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.base_timestamp.saturating_add(piece.max_timestamp_delta),
+            position: self.position,
+            topic_id: self.topic_id,
+            opened: self.opened,
+            stamp: self.stamp,
+            crc: None,
+            attempts: self.attempts,
+            possibly_written: self.possibly_written,
+            doubtful: self.doubtful,
+            shortened: self.shortened,
+            told: self.told,
+            lent: self.lent,
+            on_lane: self.on_lane,
+            last_error: self.last_error.clone(),
+            trouble: self.trouble.clone(),
+        }
+    }
+
     /// It may be in the log, and sending it again will tell.
     pub fn is_unclear(&self) -> bool {
         self.stamp.is_some() && self.possibly_written && !self.doubtful
@@ -134,6 +182,9 @@ pub struct PartitionState {
     pub sequences: Sequences,
     /// See [`WalkBack`].
     pub walk_back: Option<WalkBack>,
+    /// Number of the first batch of this epoch that is certainly not in the log and never will be under its sequence
+    /// numbers: nothing that was stamped after it is accepted.
+    pub gap: Option<u64>,
     /// Number of the next batch to be drained.
     pub next_number: u64,
     /// When what is still in the ring was first seen.
@@ -197,6 +248,7 @@ impl PartitionState {
             lane: None,
             sequences: Sequences::default(),
             walk_back: None,
+            gap: None,
             next_number: 0,
             seen: Seen::default(),
             failures: 0,

@@ -8,6 +8,7 @@ mod ack;
 mod backoff;
 mod connection;
 mod control;
+mod cut_out;
 mod drain;
 mod endpoint;
 mod idempotence;

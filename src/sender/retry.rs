@@ -30,13 +30,23 @@ impl Sender {
                 queue.iter().take_while(before).count()
             }
         };
-        let before: Vec<Batch> = queue.drain(..stored).collect();
+        // But for what lost its numbers: it waits for new ones.
+        let (before, unstamped): (Vec<Batch>, Vec<Batch>) =
+            queue.drain(..stored).partition(|queued| queued.stamp.is_some());
+        for queued in unstamped.into_iter().rev() {
+            queue.push_front(queued);
+        }
         if batch.stamp.is_some() {
             // Nor is a part accepted behind the whole: the other parts are where they seem to be.
             let others = queue.iter_mut().take_while(|queued| queued.number <= batch.number);
             for part in others.filter(|queued| queued.number == batch.number && !queued.possibly_written) {
                 part.doubtful = false;
             }
+        }
+        if batch.shortened {
+            // It was not there whole, so those of its numbers that are left out are lost.
+            partition.sequences.spoil();
+            partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
         }
         for batch in before {
             self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
@@ -156,9 +166,16 @@ impl Sender {
         if batch.told {
             return self.drop_told(batch);
         }
+        self.lose_numbers(&batch);
+        let error = self.error(&batch, kind);
+        self.resolve(batch, &Outcome::Failed(error));
+    }
+
+    /// The sequence numbers of `batch` will never be used (again).
+    pub(super) fn lose_numbers(&mut self, batch: &Batch) {
         let partition = &mut self.partitions[batch.partition as usize];
         if batch.stamp.is_some() {
-            // Its numbers will never be used: what follows needs new ones.
+            // What follows needs new ones.
             partition.sequences.spoil();
             if batch.possibly_written || batch.doubtful {
                 // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
@@ -169,11 +186,11 @@ impl Sender {
                 for earlier in partition.queue.iter_mut().take(before) {
                     earlier.doubtful |= earlier.is_unclear();
                 }
+            } else {
+                partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
             }
         }
         partition.walk_back = None;
-        let error = self.error(&batch, kind);
-        self.resolve(batch, &Outcome::Failed(error));
     }
 
     pub(super) fn error(&self, batch: &Batch, kind: DeliveryErrorKind) -> DeliveryError {
@@ -267,6 +284,7 @@ impl Sender {
             self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
         let partition = &mut self.partitions[id as usize];
+        partition.gap = None;
         if !partition.sequences.bump() {
             partition.sequences.renew();
             if !matches!(self.identity, super::Identity::Wanted { .. } | super::Identity::Asked { .. }) {

@@ -142,6 +142,9 @@ pub enum Fault {
     None,
     /// This batch is answered with the error and not stored.
     Error(ErrorCode),
+    /// This batch is answered with the error and not stored, and these places in it are named as those of the records at
+    /// fault, whether there are such records or not.
+    RecordErrors(ErrorCode, &'static [i32]),
     /// This batch is stored, then answered with the error and its offset (as REQUEST_TIMED_OUT is).
     StoredThenError(ErrorCode),
     /// The connection is closed; nothing of the request is stored.

@@ -118,7 +118,7 @@ impl BrokerModel {
             self.batches_seen += 1;
             batch.fault = hook(&context);
             match batch.fault {
-                Fault::None | Fault::Error(_) | Fault::StoredThenError(_) => {}
+                Fault::None | Fault::Error(_) | Fault::RecordErrors(..) | Fault::StoredThenError(_) => {}
                 Fault::CloseBefore => mishap.close_before = true,
                 Fault::CloseAfter => mishap.close_after = true,
                 Fault::HangBefore => mishap.hang_before = true,
@@ -196,6 +196,10 @@ impl BrokerModel {
         }
         if let Fault::Error(error) = batch.fault {
             return Err(error.into());
+        }
+        if let Fault::RecordErrors(error, places) = batch.fault {
+            let record_errors = places.iter().map(|place| (*place, Some(format!("not record {place}")))).collect();
+            return Err(Refusal { error, record_errors });
         }
         let checked = check_batch(batch.records, &topic.options, incoming.unix_ms);
         // From here on the request has reached the log.
