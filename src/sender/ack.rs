@@ -72,6 +72,11 @@ impl Decision {
     }
 }
 
+/// With these errors brokers name the leader.
+fn names_leader(error: ErrorCode) -> bool {
+    matches!(error, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
+}
+
 /// These errors say that this copy may have been appended.
 fn may_be_appended(error: ErrorCode, base_offset: i64) -> bool {
     base_offset >= 0 || matches!(error, ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
@@ -153,11 +158,9 @@ impl Sender {
         }
         if error.is_invalid_metadata() {
             self.want_metadata();
+            self.doubt_hint(id, batch.node);
         }
-        let moved = answer.leader.is_some_and(|leader| {
-            let place = self.partitions[id as usize].ring.place.clone();
-            self.cluster.hint(&place.topic, place.partition, leader)
-        });
+        let hint = answer.leader.filter(|_| names_leader(error));
         cut_out::tidy(&mut answer.refused, batch.count);
         match Decision::of(error, batch.count, answer.refused.len(), batch.stamp.is_some()) {
             Decision::Delivered => {
@@ -177,9 +180,10 @@ impl Sender {
                 self.delivered(batch, outcome);
             }
             Decision::Retry => {
+                let node = batch.node;
                 self.retry(batch, DeliveryErrorKind::Broker(error));
-                if let Some(leader) = answer.leader.filter(|_| moved) {
-                    self.set_leader(id, leader);
+                if let Some(leader) = hint {
+                    self.take_hint(id, node, leader);
                 }
             }
             Decision::Split => self.split(batch),

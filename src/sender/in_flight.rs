@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hint::Hint;
 use super::idempotence::{Sequences, Stamp};
 use super::timers::Armed;
 use super::transmit::ConnectionId;
@@ -76,6 +77,8 @@ pub struct Batch {
     pub stamp: Option<Stamp>,
     /// CRC-32C of the header under `stamp` and the records, once computed.
     pub crc: Option<u32>,
+    /// The broker that it was last sent to; -1: none.
+    pub node: i32,
     /// How often it was sent.
     pub attempts: u32,
     /// A copy of it may be in the log: sent in full and never refused for certain since.
@@ -133,6 +136,7 @@ impl Batch {
             opened: self.opened,
             stamp: self.stamp,
             crc: None,
+            node: self.node,
             attempts: self.attempts,
             possibly_written: self.possibly_written,
             doubtful: self.doubtful,
@@ -170,6 +174,10 @@ pub struct PartitionState {
     pub leader: i32,
     /// Epoch of that leader.
     pub leader_epoch: i32,
+    /// A leader that a broker named and metadata has not confirmed.
+    pub hint: Option<Hint>,
+    /// Hints since something was acknowledged.
+    pub hints: u32,
     /// Batches to be sent (again), in order, before anything new is drained.
     pub queue: VecDeque<Batch>,
     /// Batches handed to a connection and not answered.
@@ -242,6 +250,8 @@ impl PartitionState {
             topic,
             leader: -1,
             leader_epoch: -1,
+            hint: None,
+            hints: 0,
             queue: VecDeque::new(),
             unacked: 0,
             unacked_positions: Vec::new(),

@@ -11,6 +11,7 @@ mod control;
 mod cut_out;
 mod drain;
 mod endpoint;
+mod hint;
 mod idempotence;
 mod in_flight;
 #[cfg(feature = "testing")]

@@ -14,9 +14,13 @@ use crate::wire::error_code::ErrorCode;
 impl Sender {
     /// The batch is in the log: its records get their offsets, its memory goes back.
     pub(super) fn delivered(&mut self, batch: Batch, outcome: Outcome) {
+        let now = self.now.monotonic;
         let partition = &mut self.partitions[batch.partition as usize];
-        partition.failures = 0;
+        (partition.failures, partition.hints) = (0, 0);
         partition.retry_at = Duration::ZERO;
+        if let Some(hint) = partition.hint.as_mut().filter(|hint| hint.leader.node == batch.node) {
+            hint.good_at = now;
+        }
         if let Some(stamp) = batch.stamp {
             partition.sequences.ack(stamp);
         }
@@ -133,7 +137,10 @@ impl Sender {
             return self.fail(batch, kind);
         }
         let id = batch.partition;
-        self.back_off(id);
+        // What went wrong with an earlier leader says nothing of this one.
+        if batch.node == self.partitions[id as usize].leader {
+            self.back_off(id);
+        }
         let partition = &mut self.partitions[id as usize];
         match partition.walk_back {
             // Back to where it was taken from: it is tried again there.
@@ -142,7 +149,7 @@ impl Sender {
         }
     }
 
-    fn back_off(&mut self, id: u32) {
+    pub(super) fn back_off(&mut self, id: u32) {
         let (backoff, random) = (self.retry_backoff(), self.random.next());
         let partition = &mut self.partitions[id as usize];
         // Several batches that were in flight together fail together: that is one failure.

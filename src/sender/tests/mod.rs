@@ -1,6 +1,7 @@
 //! The sender over a simulated network, against the broker's model: seeds, faults, and a clock that jumps from event to
 //! event. The oracle is the broker's log.
 
+mod hints;
 mod poison;
 mod properties;
 mod scenarios;
