@@ -1,10 +1,13 @@
 //! The sender over a simulated network, against the broker's model: seeds, faults, and a clock that jumps from event to
 //! event. The oracle is the broker's log.
 
+mod answers;
 mod hints;
 mod poison;
 mod properties;
 mod scenarios;
+mod time;
+mod walk_back;
 mod world;
 
 use std::time::Duration;
