@@ -58,7 +58,7 @@ search() { # search TARGET SECONDS
   # A million inputs at most: what takes more is not found for practical purposes.
   "$target_dir/$host/release/$1" "$work/new" "$tree/fuzz/seeds/$1" -seed=1 -max_len=400 -runs=1000000 \
     -max_total_time="$2" -timeout=10 -rss_limit_mb=256 -artifact_prefix="$work/" >"$work/log" 2>&1 </dev/null || status=$?
-  inputs=$(grep -ao '^#[0-9]*' "$work/log" | tail -n 1 | tr -d '#')
+  inputs=$(grep -ao '^#[0-9]\+' "$work/log" | tail -n 1 | tr -d '#')
   return $status
 }
 
