@@ -6,6 +6,8 @@ mod expiry;
 mod idempotence;
 mod limits;
 mod linger;
+mod hints;
+mod poison;
 mod properties;
 mod refusals;
 mod retries;
