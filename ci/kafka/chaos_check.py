@@ -20,7 +20,7 @@ class Check:
         self.states = collections.Counter()
         self.kinds = collections.Counter()  # what went wrong with those that failed
         self.found = collections.Counter()
-        self.seen = collections.defaultdict(dict)  # thread -> number -> where it lies first
+        self.seen = collections.defaultdict(dict)  # thread -> number -> where it lies; if twice, rather where it was told
         self.last = {}
         self.example = example
 
@@ -55,15 +55,16 @@ class Check:
         if told is None:
             self.wrong("unknown", f"{where}: thread {thread} number {number}")
             return
-        first = self.seen[thread].setdefault(number, (topic, partition, offset))
+        here = (topic, partition, offset)
+        first = self.seen[thread].setdefault(number, here)
         name = f"thread {thread} number {number}, told {told}"
-        if first != (topic, partition, offset):
+        if first != here:
             self.wrong("duplicated", f"{name}: at {first} and {where}")
+            if told[1:] == here:
+                self.seen[thread][number] = here
             return
         if told[0] in ("not-written", "refused"):
             self.wrong("not written but stored", f"{name}: at {where}")
-        if told[0] == "delivered" and told[3] >= 0 and told[1:] != first:
-            self.wrong("elsewhere than told", f"{name}: at {where}")
         line = (thread, topic, partition)
         if number < self.last.get(line, -1):
             self.wrong("reordered", f"{name}: at {where} behind number {self.last[line]}")
@@ -78,10 +79,14 @@ class Check:
                     self.wrong("unanswered", f"thread {thread} number {number}: nothing was told of it")
                     self.states["unanswered"] += 1
             for number, told in numbers.items():
-                if told[0] == "delivered" and number not in self.seen[thread]:
+                if told[0] != "delivered":
+                    continue
+                if (where := self.seen[thread].get(number)) is None:
                     self.wrong("lost", f"thread {thread} number {number}, told {told}")
-                if told[0] == "delivered" and told[3] < 0:
+                elif told[3] < 0:
                     self.found["without offset"] += 1
+                elif told[1:] != where:
+                    self.wrong("elsewhere than told", f"thread {thread} number {number}, told {told}: at {where}")
         if sent is not None and sent != self.records():
             self.wrong("miscounted", f"{sent} were sent, {self.records()} are accounted for")
 
@@ -149,6 +154,7 @@ def self_test():
     assert run(told, log[:2]) == {"lost": 1}
     assert run(told, log + [(0, 3, value(0, 1))]) == {"duplicated": 1}
     assert run(told, log + [(1, 0, value(0, 1))]) == {"duplicated": 1}
+    assert run(told, [(0, 7, value(0, 0))] + log) == {"duplicated": 1}, "the second copy is the one that was told"
     assert run(told, log + [(0, 3, value(7, 1))]) == {"unknown": 1}
     assert run(told, log[:2] + [(0, 2, value(0, 2)[:-1])]) == {"changed": 1}
     assert run(told, [(0, 0, value(0, 1)), (0, 1, value(0, 0)), log[2]]) == {"reordered": 1, "elsewhere than told": 2}
