@@ -1,12 +1,13 @@
 //! The sender over a simulated network, against the broker's model: seeds, faults, and a clock that jumps from event to
 //! event. The oracle is the broker's log.
 
+mod accepted_behind;
 mod closing;
 mod expiry;
+mod hints;
 mod idempotence;
 mod limits;
 mod linger;
-mod hints;
 mod poison;
 mod properties;
 mod refusals;
