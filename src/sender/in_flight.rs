@@ -209,8 +209,8 @@ pub struct PartitionState {
     pub active: bool,
     /// Earliest delivery timeout among its batches in flight.
     pub expires: Option<Duration>,
-    /// Records that a close gave up.
-    pub left_behind: u64,
+    /// Records that a close gave up, and how many of them are possibly written.
+    pub left_behind: (u64, u64),
     /// Its timer for linger and backoff.
     pub armed: Armed,
     /// Its timer for delivery timeouts: far away, so that it must not be armed with every linger.
@@ -267,7 +267,7 @@ impl PartitionState {
             listed: false,
             active: false,
             expires: None,
-            left_behind: 0,
+            left_behind: (0, 0),
             armed: Armed::default(),
             expiry_armed: Armed::default(),
         }
@@ -285,6 +285,13 @@ impl PartitionState {
     pub fn requeue(&mut self, batch: Batch) {
         let at = self.queue.iter().position(|queued| queued.number >= batch.number).unwrap_or(self.queue.len());
         self.queue.insert(at, batch);
+    }
+
+    /// A close gives this batch up.
+    pub fn leave_behind(&mut self, batch: &Batch) {
+        let records = u64::from(batch.count);
+        self.left_behind.0 += records;
+        self.left_behind.1 += if batch.possibly_written || batch.doubtful { records } else { 0 };
     }
 
     /// Everything at ring positions below `mark` is out of the ring and has its answer. `head`: the ring's.

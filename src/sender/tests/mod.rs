@@ -1,15 +1,24 @@
 //! The sender over a simulated network, against the broker's model: seeds, faults, and a clock that jumps from event to
 //! event. The oracle is the broker's log.
 
+mod accepted_behind;
 mod answers;
+mod closing;
+mod expiry;
 mod hints;
+mod idempotence;
+mod limits;
+mod linger;
 mod poison;
 mod properties;
+mod refusals;
+mod retries;
 mod scenarios;
 mod time;
 mod walk_back;
 mod world;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use world::World;
@@ -18,7 +27,7 @@ use crate::completion::{Delivery, RecordMetadata};
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryError, Written};
 use crate::sender::TopicShared;
-use crate::testing::{BrokerOptions, TopicOptions};
+use crate::testing::{BrokerOptions, Fault, ProduceContext, TopicOptions};
 
 type Outcome = Result<RecordMetadata, DeliveryError>;
 
@@ -98,4 +107,69 @@ fn no_memory_leaked(world: &mut World, free: usize) {
     let until = world.now + Duration::from_secs(5);
     world.run_until(until);
     assert_eq!(world.accumulator.free(), free, "all memory is back");
+}
+
+/// A batch as the broker met it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Met {
+    node: i32,
+    partition: i32,
+    producer_id: i64,
+    epoch: i16,
+    sequence: i32,
+    count: i32,
+}
+
+/// Every batch that came to a broker, in order.
+#[derive(Clone, Default)]
+struct Watch(Arc<Mutex<Vec<Met>>>);
+
+impl Watch {
+    /// Notes each batch, and asks `faults` what becomes of it.
+    fn on(
+        options: BrokerOptions,
+        mut faults: impl FnMut(&ProduceContext<'_>) -> Fault + Send + 'static,
+    ) -> (BrokerOptions, Self) {
+        let watch = Self::default();
+        let notes = watch.clone();
+        let options = options.on_produce(move |context| {
+            notes.0.lock().unwrap().push(Met {
+                node: context.node,
+                partition: context.partition,
+                producer_id: context.producer_id,
+                epoch: context.producer_epoch,
+                sequence: context.base_sequence,
+                count: context.count,
+            });
+            faults(context)
+        });
+        (options, watch)
+    }
+
+    fn all(&self) -> Vec<Met> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Epoch and first sequence of each batch of partition 0.
+    fn stamps(&self) -> Vec<(i16, i32)> {
+        let first = |met: &&Met| met.partition == 0;
+        self.0.lock().unwrap().iter().filter(first).map(|met| (met.epoch, met.sequence)).collect()
+    }
+}
+
+/// Lets so much time go by.
+fn pass(world: &mut World, time: Duration) {
+    let until = world.now + time;
+    world.run_until(until);
+}
+
+/// Sends one number, and a moment later it is on its way: nothing else shares its batch, if linger is zero.
+fn send_one(world: &mut World, topic: &TopicShared, partitions: u32, number: usize) -> Delivery {
+    let delivery = send_all(world, topic, partitions, number..number + 1, Duration::ZERO).remove(0);
+    pass(world, MS);
+    delivery
 }
