@@ -240,6 +240,31 @@ fn poison_in_a_batch_that_may_be_stored() {
     }
 }
 
+/// The batch behind it was accepted, so it is in the log as a whole, whatever is said of its second copy: as when its
+/// timestamps have become too old meanwhile.
+#[test]
+fn poison_in_a_batch_that_is_stored() {
+    const OLD: Fault = Fault::RecordErrors(ErrorCode::INVALID_TIMESTAMP, &[1]);
+    let options = BrokerOptions { ack_delay: 20 * MS, ..options(1) }.on_produce(|context| match context.nth {
+        1 => Fault::StoredThenError(ErrorCode::REQUEST_TIMED_OUT),
+        3 => OLD,
+        _ => Fault::None,
+    });
+    let mut world = World::new(27, options, config().linger(Duration::ZERO));
+    let topic = world.topic("t");
+    let mut deliveries = send(&mut world, &topic, 0..1, |_| false);
+    finish(&mut world, &deliveries);
+    for first in [1, 4] {
+        deliveries.extend(send(&mut world, &topic, first..first + 3, |_| false));
+        world.shared.command(Command::Flush(std::sync::Arc::new(Ticket::default())));
+        wait(&mut world, MS);
+    }
+    assert_eq!(world.sender.partitions[0].unacked, 2);
+    let outcomes = finish(&mut world, &deliveries);
+    assert_eq!(check(&world, &outcomes, 27), [0_usize; 0]);
+    assert_eq!(stored(&world), [0, 1, 2, 3, 4, 5, 6]);
+}
+
 /// The answer comes when its time is over: the records are told already, and the memory comes back.
 #[test]
 fn a_list_that_comes_too_late() {
