@@ -25,8 +25,6 @@ const NOT_YET: &[(&str, &[&str], &str)] = &[
     ("partitioner.rack.aware", &["false"], "partitions are chosen evenly"),
     ("client.rack", &[""], "partitions are chosen evenly"),
     ("client.dns.lookup", &["use_all_dns_ips"], "only use_all_dns_ips is built"),
-    ("metadata.recovery.strategy", &["rebootstrap"], "only rebootstrap is built"),
-    ("metadata.recovery.rebootstrap.trigger.ms", &[], "it cannot be changed"),
     ("metadata.cluster.check.enable", &["false"], "only false is built"),
     ("bootstrap.resolve.timeout.ms", &["0"], "names are resolved in the background"),
     ("enable.metrics.push", &["false"], "only false is built"),
