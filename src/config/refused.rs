@@ -24,7 +24,11 @@ const NOT_YET: &[(&str, &[&str], &str)] = &[
     ("partitioner.availability.timeout.ms", &["0"], "partitions are chosen evenly"),
     ("partitioner.rack.aware", &["false"], "partitions are chosen evenly"),
     ("client.rack", &[""], "partitions are chosen evenly"),
-    ("client.dns.lookup", &["use_all_dns_ips"], "only use_all_dns_ips is built"),
+    (
+        "client.dns.lookup",
+        &["use_all_dns_ips"],
+        "only use_all_dns_ips is built; canonical names serve Kerberos, which is not",
+    ),
     ("metadata.cluster.check.enable", &["false"], "only false is built"),
     ("bootstrap.resolve.timeout.ms", &["0"], "names are resolved in the background"),
     ("enable.metrics.push", &["false"], "only false is built"),

@@ -50,7 +50,7 @@ pub struct Control {
     stale: u32,
     /// Since when metadata has been wanted and not been got.
     wanting_since: Option<Duration>,
-    /// Only the bootstrap servers are asked, until one answers.
+    /// The bootstrap servers are asked first, until somebody answers.
     bootstrapping: bool,
     /// Who gave the last answer.
     source: Option<Arc<str>>,
@@ -226,8 +226,7 @@ impl Sender {
     /// Whom to ask, best first.
     fn peers(&self) -> Vec<Peer> {
         let recovers = self.config.metadata_recovery == MetadataRecovery::Rebootstrap;
-        let known = if self.control.bootstrapping { 0 } else { self.nodes.len() };
-        let mut nodes: Vec<i32> = self.nodes.keys().copied().take(known).collect();
+        let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
         nodes.sort_unstable();
         let bootstrap = if recovers || self.nodes.is_empty() { self.bootstrap.len() } else { 0 };
         let turn = self.control.turn;
@@ -243,8 +242,10 @@ impl Sender {
             peers.push((node.endpoint.asked_in_vain, class, load, Peer::Node(id)));
         }
         peers.extend(rotated(bootstrap).map(|at| (self.bootstrap[at].asked_in_vain, 3, 0, Peer::Bootstrap(at))));
-        // Stable: among equals the turn decides.
-        peers.sort_by_key(|(in_vain, class, load, _)| (*in_vain, *class, *load));
+        // While it starts again, the bootstrap servers come first. The others are not forgotten: if those cannot be
+        // reached either, whoever comes back first will do. Stable: among equals the turn decides.
+        let later = |peer: &Peer| self.control.bootstrapping && matches!(peer, Peer::Node(_));
+        peers.sort_by_key(|(in_vain, class, load, peer)| (later(peer), *in_vain, *class, *load));
         peers.into_iter().map(|(.., peer)| peer).collect()
     }
 
@@ -276,9 +277,9 @@ impl Sender {
         }
     }
 
-    /// Trusts nothing that is known of the cluster's brokers any more: the next to be asked for metadata are the
-    /// bootstrap servers alone, their names looked up afresh, and whatever they say of leaders is believed. The Java
-    /// client closes all its connections at this point; here batches go on where they are acknowledged, until
+    /// Trusts nothing that is known of the cluster's brokers any more: the bootstrap servers come first when metadata is
+    /// asked for, their names looked up afresh, and whatever is answered of leaders is believed. The Java client closes
+    /// all its connections at this point and forgets the brokers; here batches go on where they are acknowledged, until
     /// the answer names other addresses (KIP-899, KIP-1102).
     pub(super) fn start_again(&mut self, why: &str) {
         self.control.wanting_since = Some(self.now.monotonic);
@@ -335,6 +336,8 @@ impl Sender {
         // One without brokers may come from a broker that is starting: another one is asked.
         let changes = self.cluster.merge(&response, |name| self.topic_index.contains_key(name))?;
         (self.control.asked, self.control.wanting_since) = (false, None);
+        // Who waits on asks again.
+        self.control.growth_wanted = false;
         self.control.last_answer = now;
         let connection = self.connections.get(&id);
         let source = connection.map(|connection| connection.name.clone());

@@ -361,9 +361,8 @@ impl Sender {
     pub(super) fn nudge_waiters(&mut self) {
         self.watching_waiters = false;
         self.shared.accumulator.room.wake_all();
-        let growth = std::mem::take(&mut self.control.growth_wanted);
+        let growth = self.control.growth_wanted;
         for topic in self.topics.iter().filter(|topic| growth || topic.partitions.is_empty()) {
-            self.control.growth_wanted |= topic.shared.changed.waiting() && !topic.partitions.is_empty();
             topic.shared.changed.wake_all();
         }
         self.shared.changed.wake_all();

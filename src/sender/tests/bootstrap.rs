@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::stage::{Host, Stage, address};
 use crate::config::ProducerConfig;
 use crate::sender::TopicShared;
-use crate::testing::{BrokerOptions, ErrorCode, Fault, TopicOptions};
+use crate::testing::{BrokerOptions, ErrorCode, TopicOptions};
 use crate::wire::header::ApiKey;
 
 const MS: Duration = Duration::from_millis(1);
@@ -239,6 +239,24 @@ fn without_metadata_for_too_long_it_starts_again() {
     }
 }
 
+/// To start again is no one-way street: where the bootstrap servers are gone for good, the known brokers still serve.
+#[test]
+fn known_brokers_that_come_back_are_found_without_bootstrap() {
+    let config = config().set("metadata.recovery.rebootstrap.trigger.ms", "5000").metadata_max_age(SECOND);
+    let mut stage = named(2, config);
+    let topic = stage.topic("t");
+    stage.names.remove("bootstrap");
+    stage.kill(&[ip(0), ip(1)]);
+    stage.run(60 * SECOND);
+    assert!(stage.look_ups.iter().filter(|(_, name)| name == "bootstrap").count() > 20);
+    stage.hosts.insert(ip(1), Host::Node(1));
+    stage.hosts.insert(ip(0), Host::Node(0));
+    assert!(is_served(&mut stage, &topic, 5 * SECOND));
+    stage.model.grow_topic("t", 3);
+    stage.run(5 * SECOND);
+    assert_eq!(topic.count(), 3);
+}
+
 /// A broker says REBOOTSTRAP_REQUIRED in Metadata v13 (KIP-1102).
 #[test]
 fn a_broker_may_ask_for_a_new_start() {
@@ -326,13 +344,31 @@ fn a_throttled_broker_is_not_asked() {
     assert!(is_served(&mut stage, &topic, SECOND), "its batches were not throttled");
 }
 
-/// The reason that a broker gave for a fault is not lost behind a later, less telling one.
+/// One request that is not answered in time ends its connection, and with it all requests behind it
+/// (Java: testRequestTimeout, testDisconnectWithMultipleInFlights). They are sent again on the next one.
 #[test]
-fn lost_lanes_are_looked_up_again() {
-    let options = options(2).on_produce(|context| if context.nth == 3 { Fault::CloseBefore } else { Fault::None });
-    let mut stage = Stage::new(options, config(), "127.0.0.1:1000");
+fn a_request_timeout_ends_the_connection_and_all_its_requests() {
+    let topic = TopicOptions { partitions: 3, ..TopicOptions::default() };
+    let options = BrokerOptions { topic, ..BrokerOptions::default() };
+    let mut stage = Stage::new(options, config().request_timeout(2 * SECOND), "127.0.0.1:1000");
     let topic = stage.topic("t");
-    for _ in 0..5 {
-        assert!(is_served(&mut stage, &topic, 2 * SECOND));
-    }
+    assert!(is_served(&mut stage, &topic, SECOND));
+    stage.mute.insert((0, ApiKey::PRODUCE));
+    let (since, connects) = (stage.now, stage.connects.len());
+    let deliveries: Vec<_> = (0..3)
+        .map(|partition| {
+            let delivery = stage.send(&topic, partition);
+            stage.run(100 * MS);
+            delivery
+        })
+        .collect();
+    assert_eq!(stage.count(ApiKey::PRODUCE, since), 3, "three requests on one connection");
+    assert_eq!(stage.connects.len(), connects);
+    stage.run(1700 * MS);
+    assert_eq!(stage.connects.len(), connects, "request.timeout.ms is not over");
+    stage.mute.clear();
+    stage.run(SECOND);
+    assert_eq!(stage.connects.len(), connects + 1);
+    assert!(deliveries.iter().all(|delivery| delivery.try_result().is_some_and(|result| result.is_ok())));
+    assert_eq!(stage.model.records("t", 2).len(), 2, "none is stored twice");
 }
