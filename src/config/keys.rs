@@ -245,7 +245,8 @@ pub(super) const KEYS: &[Row] = &[
         "metadata.recovery.rebootstrap.trigger.ms",
         rebootstrap_trigger,
         0,
-        "For how long metadata may be wanted in vain before everything starts again from bootstrap.servers."
+        "For how long metadata may be wanted in vain before everything starts again from bootstrap.servers. At least \
+         request.timeout.ms counts."
     ),
     row!(
         "allow.auto.create.topics",

@@ -2,7 +2,7 @@
 //!
 //! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again,
-//! splits or gives up, `control` keeps metadata and the producer id, `lanes` keeps connections, `shutdown` ends it all.
+//! splits or gives up, `control` keeps metadata and the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -14,6 +14,7 @@ mod idempotence;
 mod in_flight;
 mod lanes;
 mod outbox;
+mod peers;
 mod retry;
 mod shared;
 mod shutdown;

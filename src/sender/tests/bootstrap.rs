@@ -239,6 +239,18 @@ fn without_metadata_for_too_long_it_starts_again() {
     }
 }
 
+/// No time at all is no reason to give up what has just begun.
+#[test]
+fn a_trigger_of_zero_does_no_harm() {
+    let config = config().set("metadata.recovery.rebootstrap.trigger.ms", "0").metadata_max_age(SECOND);
+    let mut stage = named(2, config);
+    let topic = stage.topic("t");
+    for _ in 0..10 {
+        assert!(is_served(&mut stage, &topic, SECOND));
+    }
+    assert!(stage.connects.len() < 10, "{:?}", stage.connects);
+}
+
 /// To start again is no one-way street: where the bootstrap servers are gone for good, the known brokers still serve.
 #[test]
 fn known_brokers_that_come_back_are_found_without_bootstrap() {
