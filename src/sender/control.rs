@@ -46,6 +46,8 @@ pub struct Control {
     failures: u32,
     /// Answers in a row that told nothing new.
     stale: u32,
+    /// Metadata was asked for last: if a producer id is wanted too, that comes next.
+    identity_next: bool,
     /// Since when metadata has been wanted and not been got.
     pub(super) wanting_since: Option<Duration>,
     /// The bootstrap servers are asked first, until somebody answers.
@@ -177,7 +179,10 @@ impl Sender {
             return;
         }
         let versions = connection.versions;
-        if metadata_due.is_some_and(|due| due <= now) {
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        // In turn: metadata that never comes must not keep the producer id from being asked for.
+        let identity_first = self.control.identity_next && is_due(identity_due) && versions.init_producer_id.is_some();
+        if is_due(metadata_due) && !identity_first {
             self.ask_metadata(id, versions.metadata);
         } else if let Some(version) = versions.init_producer_id {
             self.ask_producer_id(id, version);
@@ -189,7 +194,7 @@ impl Sender {
 
     fn ask_metadata(&mut self, id: ConnectionId, version: i16) {
         let (now, idle) = (self.now.monotonic, self.config.metadata_max_idle);
-        (self.control.wanted, self.control.asked) = (false, true);
+        (self.control.wanted, self.control.asked, self.control.identity_next) = (false, true, true);
         if now > self.control.last_answer + 2 * self.config.retry_backoff_max {
             // That nothing has changed in a quiet time says nothing of the trouble that there may be now.
             self.control.stale = 0;
@@ -417,6 +422,7 @@ impl Sender {
     fn ask_producer_id(&mut self, id: ConnectionId, version: i16) {
         let Identity::Wanted { failures, .. } = self.identity else { return };
         self.identity = Identity::Asked { failures };
+        self.control.identity_next = false;
         self.ask(id, ApiKey::INIT_PRODUCER_ID, version, Asked::InitProducerId { version }, |out| {
             init_producer_id::encode_request(out, version, None, i32::MAX, -1, -1);
         });

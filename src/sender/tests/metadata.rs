@@ -233,6 +233,20 @@ fn batches_go_on_while_metadata_hangs() {
     assert_eq!(topic.count(), 6);
 }
 
+/// Nor does it keep the producer id away.
+#[test]
+fn a_producer_id_is_had_while_metadata_hangs() {
+    let config = config().metadata_max_age(SECOND).request_timeout(2 * SECOND);
+    let mut stage = stage(options(1, 1), config);
+    stage.mute.insert((0, ApiKey::INIT_PRODUCER_ID));
+    let topic = stage.topic("t");
+    let delivery = stage.send(&topic, 0);
+    stage.run(SECOND);
+    stage.mute = HashSet::from([(0, ApiKey::METADATA)]);
+    stage.run(10 * SECOND);
+    assert!(is_delivered(&delivery), "{:?}", stage.asked);
+}
+
 /// Who said that the topic does not exist, and in which words.
 #[test]
 fn a_refusal_names_the_broker() {
