@@ -73,9 +73,10 @@ impl BrokerModel {
         // Backwards, since no client may count on the order.
         for verdict in verdicts.into_iter().rev() {
             let topic = verdict.topic;
+            let nameless = matches!(verdict.batch, Some((_, Fault::NamesLeader { address: false, .. })));
             let mut answer = self.answer(incoming, request.acks, verdict);
             failed |= !answer.error.is_none();
-            if answer.error == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+            if !nameless {
                 self.add_hint(&mut answer, &mut tail);
             }
             match topics.last_mut() {
@@ -131,7 +132,11 @@ impl BrokerModel {
             self.batches_seen += 1;
             batch.fault = hook(&context);
             match batch.fault {
-                Fault::None | Fault::Error(_) | Fault::StoredThenError(_) => {}
+                Fault::None
+                | Fault::Error(_)
+                | Fault::RecordErrors(..)
+                | Fault::NamesLeader { .. }
+                | Fault::StoredThenError(_) => {}
                 Fault::CloseBefore => mishap.close_before = true,
                 Fault::CloseAfter => mishap.close_after = true,
                 Fault::HangBefore => mishap.hang_before = true,
@@ -226,7 +231,8 @@ impl BrokerModel {
         answer
     }
 
-    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does.
+    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does, one that names a
+    /// leader where leaders are looked at.
     fn append(
         &mut self,
         incoming: &Incoming<'_>,
@@ -246,12 +252,20 @@ impl BrokerModel {
         let topic = self.topics.get_mut(name).ok_or_else(unknown)?;
         let place = usize::try_from(answer.index).map_err(|_| unknown())?;
         let partition = topic.partitions.get_mut(place).ok_or_else(unknown)?;
+        if let Fault::NamesLeader { error, leader, epoch, .. } = fault {
+            answer.current_leader = Some((leader, epoch));
+            return Err(error.into());
+        }
         if partition.leader != incoming.node {
             answer.current_leader = Some((partition.leader, partition.leader_epoch));
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER.into());
         }
         if let Fault::Error(error) = fault {
             return Err(error.into());
+        }
+        if let Fault::RecordErrors(error, places) = fault {
+            let record_errors = places.iter().map(|place| (*place, Some(format!("not record {place}")))).collect();
+            return Err(Refusal { record_errors, ..error.into() });
         }
         let checked = check_batch(records, &topic.options, self.options.any_offset_deltas, incoming.unix_ms);
         // From here on the request has reached the log.
