@@ -17,6 +17,8 @@ import chaos_check
 from chaos_cluster import BROKERS, Cluster, Journal, make_topics
 
 REQUEST_TIMEOUT_MS = 4500
+# Per minute.
+LEAST_KILLS, LEAST_FAULTS, LEAST_RECORDS = 10 / 3, 100 / 3, 66_666
 
 
 class Program:
@@ -58,6 +60,7 @@ class Chaos:
     def __init__(self, cluster, options, journal):
         self.cluster, self.options, self.journal = cluster, options, journal
         self.over = threading.Event()
+        self.calm = threading.Lock()  # held: no broker is killed now
         self.done = {"reassigned": 0, "elections": 0, "throttled": 0}
         self.trouble = None
 
@@ -68,6 +71,10 @@ class Chaos:
             thread.start()
         try:
             self.over.wait(seconds)
+            # On a machine where brokers take long to start it is given more time, so that a run is worth its name.
+            least, end = int(seconds / 60 * LEAST_KILLS), time.monotonic() + seconds / 2
+            while self.cluster.kills < least and time.monotonic() < end and not self.over.wait(0.5):
+                pass
         finally:
             self.over.set()
             for thread in threads:
@@ -97,7 +104,8 @@ class Chaos:
             turn += 1
             node = self.cluster.claim([BROKERS[turn % 3]] if self.options.rf == 1 else self.leaders(rng))
             if node:
-                self.cluster.kill(node)
+                with self.calm:
+                    self.cluster.kill(node)
                 self.over.wait(rng.uniform(0.5, 2) if self.options.rf == 1 else rng.uniform(1, 5))
                 self.cluster.launch(node)
                 self.cluster.release(node)
@@ -121,21 +129,27 @@ class Chaos:
 
     def reassign(self, rng):
         """Another order for partitions of three replicas, or one replica less; another broker for one of one."""
-        plan = []
-        alone = rng.randrange(3)
-        for (topic, index), partition in sorted(self.cluster.look()[1].items()):
-            if topic == "chaos1" and index == alone:
-                plan.append((topic, index, [rng.choice(BROKERS)]))
-            elif topic == "chaos3":
-                fewer = index == 0 and len(partition["replicas"]) == 3
-                plan.append((topic, index, rng.sample(BROKERS, 2 if fewer else 3)))
-        path = os.path.join(self.cluster.folder, "reassign.json")
-        with open(path, "w", encoding="ascii") as file:
-            json.dump({"version": 1, "partitions": [dict(zip(("topic", "partition", "replicas"), p)) for p in plan]}, file)
-        self.journal.say(f"reassign {plan}")
-        tool = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
-        if plan and self.cluster.tool(tool, "--reassignment-json-file", path, "--execute"):
-            self.done["reassigned"] += len(plan)
+        with self.calm:
+            # All brokers must be there for that; whether they live through it is another thing.
+            end = time.monotonic() + 15
+            while len((look := self.cluster.look())[0]) < 3 and time.monotonic() < end and not self.over.wait(0.2):
+                pass
+            plan = []
+            alone = rng.randrange(3)
+            for (topic, index), partition in sorted(look[1].items()):
+                if topic == "chaos1" and index == alone:
+                    plan.append((topic, index, [rng.choice([b for b in BROKERS if b not in partition["replicas"]])]))
+                elif topic == "chaos3":
+                    fewer = index == 0 and len(partition["replicas"]) == 3
+                    plan.append((topic, index, rng.sample(BROKERS, 2 if fewer else 3)))
+            path = os.path.join(self.cluster.folder, "reassign.json")
+            with open(path, "w", encoding="ascii") as file:
+                partitions = [dict(zip(("topic", "partition", "replicas"), p)) for p in plan]
+                json.dump({"version": 1, "partitions": partitions}, file)
+            self.journal.say(f"reassign {plan}")
+            tool = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+            if plan and self.cluster.tool(tool, "--reassignment-json-file", path, "--execute"):
+                self.done["reassigned"] += len(plan)
 
     def elect(self, _):
         self.journal.say("preferred leaders")
@@ -195,7 +209,7 @@ def judge(options, check, kills, faults):
         # What is looked for is what comes of sending again; a loss is none of it.
         wrong = [] if found["duplicated"] else ["no duplicate was found: such a run could not find any"]
         wrong += [f"{found[kind]} {kind}" for kind in ("lost", "changed", "unknown") if found[kind]]
-    least = {"records": (check.records(), 66_666), "kills": (kills, 10 / 3), "faults": (faults, 100 / 3)}
+    least = {"records": (check.records(), LEAST_RECORDS), "kills": (kills, LEAST_KILLS), "faults": (faults, LEAST_FAULTS)}
     return wrong + [f"only {count} {what}" for what, (count, each) in least.items() if count < int(each * options.minutes)]
 
 
