@@ -12,6 +12,7 @@
 #                        last batch, and answers are held back up to 100 ms
 #     --turn-answers     besides, good answers are turned into REQUEST_TIMED_OUT or NOT_ENOUGH_REPLICAS_AFTER_APPEND
 #     --no-idempotence   shows that the run can find something: passes if there are duplicates
+#     --every MS         a fault of the proxy's on this average (default 600; RF 1: 1200), answers turned thrice as often
 #     --rate R           records per second (default 5000)
 #     --seed S           of all that is drawn; what it hits depends on time, so that a run is never the same again
 #

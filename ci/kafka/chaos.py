@@ -35,6 +35,10 @@ class Program:
         if self.process.stdout.readline().strip() != "ready":
             raise SystemExit(f"chaos: {self.name} does not start, see {self.log.name}")
 
+    def tell(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
     def finish(self, seconds):
         """Its last line."""
         try:
@@ -177,16 +181,18 @@ def parse():
     parser.add_argument("--rate", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--turn-answers", action="store_true")
+    parser.add_argument("--every", type=int, metavar="MS")
     return parser.parse_args()
 
 
 def start_programs(options, folder, cluster, topics, held):
     """The proxy, then the load."""
-    spoil = ["--seed", options.seed, "--stall", REQUEST_TIMEOUT_MS + 1500]
+    every = options.every or (1200 if options.rf == 1 else 600)
+    spoil = ["--seed", options.seed, "--stall", REQUEST_TIMEOUT_MS + 1500, "--every", every]
     if options.rf == 1:
-        spoil += ["--hold-all", 100, "--every", 1200]
+        spoil += ["--hold-all", 100]
     if options.turn_answers:
-        spoil += ["--turn-every", 300]
+        spoil += ["--turn-every", every // 3]
     proxy = Program("chaos-proxy", folder, *(f"{listen}={broker}" for listen, broker in cluster.routes), *spoil)
     held.append(proxy)
     proxy.await_ready()
@@ -222,6 +228,7 @@ def run(options, folder, journal, held, cluster):
     chaos.run(options.minutes * 60)
     disturbed = time.monotonic() - started
     journal.say(f"all replicas in sync: {cluster.await_whole(90)}")
+    proxy.tell("enough")
     totals = load.finish(240)
     faults = proxy.finish(10)
     journal.say(f"load: {totals}; proxy: {faults}")

@@ -198,6 +198,15 @@ impl Faults {
         self.with(|inner| *inner.counts.entry(fault).or_default() += 1);
     }
 
+    /// From now on nothing goes wrong: faults come by the clock, so that the last few requests would meet one each.
+    pub fn end(&self) {
+        self.with(|inner| {
+            for clock in [&mut inner.requests, &mut inner.answers, &mut inner.turns] {
+                clock.every = Duration::ZERO;
+            }
+        });
+    }
+
     /// A number drawn for the caller.
     pub fn draw(&self, most: Duration) -> Duration {
         self.with(|inner| inner.random.up_to(most))
@@ -233,5 +242,7 @@ mod tests {
         }
         assert!(often.counts().contains("stalled "), "{}", often.counts());
         assert!(often.counts().contains("byte by byte "), "{}", often.counts());
+        often.end();
+        assert_eq!((often.at_request(), often.at_answer(), often.at_good_answer()), (None, None, None));
     }
 }
