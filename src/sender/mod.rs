@@ -8,10 +8,14 @@ mod ack;
 mod backoff;
 mod connection;
 mod control;
+mod cut_out;
 mod drain;
 mod endpoint;
+mod hint;
 mod idempotence;
 mod in_flight;
+#[cfg(feature = "testing")]
+mod inspect;
 mod lanes;
 mod outbox;
 mod retry;
@@ -35,7 +39,9 @@ use std::time::Duration;
 use crate::accumulator::Drain;
 use crate::config::{Acks, ProducerConfig};
 use crate::metadata::Cluster;
-use backoff::{Backoff, Random};
+use backoff::Backoff;
+#[cfg(not(feature = "testing"))]
+use backoff::Random;
 use connection::Connection;
 use control::Control;
 use endpoint::Endpoint;
@@ -48,6 +54,8 @@ use split::SplitSegment;
 use timers::{Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
 
+#[cfg(feature = "testing")]
+pub use backoff::Random;
 pub use in_flight::Run;
 pub use outbox::{Outbox, Report};
 pub use shared::{Command, Life, Shared, Ticket};
@@ -264,20 +272,6 @@ impl Sender {
     /// Everything is done and every connection gone: the thread may end.
     pub fn is_closed(&self) -> bool {
         self.closed && self.connections.is_empty()
-    }
-
-    /// Records without a result that lie in queues, and in windows, counted there.
-    #[cfg(all(test, feature = "testing"))]
-    fn held(&self) -> (u64, u64) {
-        let count = |batch: &Batch| if batch.told { 0 } else { u64::from(batch.count) };
-        let queued = self.partitions.iter().flat_map(|partition| &partition.queue).map(count).sum();
-        let requests = self.connections.values().flat_map(|connection| &connection.unanswered);
-        let produced = requests.filter_map(|request| match &request.asked {
-            connection::Asked::Produce { batches, .. } => Some(batches.iter().flatten()),
-            _ => None,
-        });
-        let unconfirmed = self.unconfirmed.iter().map(|held| &held.batch);
-        (queued, produced.flatten().chain(unconfirmed).map(count).sum())
     }
 
     fn acks(&self) -> i16 {

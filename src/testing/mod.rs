@@ -7,6 +7,7 @@
 //!       ├ fetch          reading back                  ── log        offsets, sequences, duplicates
 //!       └ metadata, ApiVersions, InitProducerId
 //! hostile                the same model behind TCP, and a hook that spoils what it answers
+//! simulation             the sender over a simulated network, against the model
 //! internals              what the benchmarks drive by hand; no part of the API
 //! decode                 records of a log, read by a decoder that shares nothing with the encoder
 //! ```
@@ -30,6 +31,8 @@ mod log;
 mod options;
 mod produce;
 mod server;
+#[doc(hidden)]
+pub mod simulation;
 #[cfg(test)]
 mod tests;
 mod validate;

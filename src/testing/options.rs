@@ -142,6 +142,21 @@ pub enum Fault {
     None,
     /// This batch is answered with the error and not stored.
     Error(ErrorCode),
+    /// This batch is answered with the error and not stored, and these places in it are named as those of the records at
+    /// fault, whether there are such records or not.
+    RecordErrors(ErrorCode, &'static [i32]),
+    /// This batch is answered with the error and not stored, and this leader is named, with its address if there is one and
+    /// it is wanted.
+    NamesLeader {
+        /// NOT_LEADER_OR_FOLLOWER or FENCED_LEADER_EPOCH, if it is to mean anything.
+        error: ErrorCode,
+        /// Node id.
+        leader: i32,
+        /// Leader epoch.
+        epoch: i32,
+        /// Whether its address goes along.
+        address: bool,
+    },
     /// This batch is stored, then answered with the error and its offset (as REQUEST_TIMED_OUT is).
     StoredThenError(ErrorCode),
     /// The connection is closed; nothing of the request is stored.

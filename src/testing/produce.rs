@@ -62,7 +62,7 @@ impl BrokerModel {
         for batch in batches.iter().rev() {
             let mut answer = self.append(incoming, version, &request, batch);
             failed |= !answer.error.is_none();
-            if answer.error == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+            if !matches!(batch.fault, Fault::NamesLeader { address: false, .. }) {
                 self.add_hint(&mut answer, &mut tail);
             }
             match topics.last_mut() {
@@ -118,7 +118,11 @@ impl BrokerModel {
             self.batches_seen += 1;
             batch.fault = hook(&context);
             match batch.fault {
-                Fault::None | Fault::Error(_) | Fault::StoredThenError(_) => {}
+                Fault::None
+                | Fault::Error(_)
+                | Fault::RecordErrors(..)
+                | Fault::NamesLeader { .. }
+                | Fault::StoredThenError(_) => {}
                 Fault::CloseBefore => mishap.close_before = true,
                 Fault::CloseAfter => mishap.close_after = true,
                 Fault::HangBefore => mishap.hang_before = true,
@@ -169,7 +173,8 @@ impl BrokerModel {
         answer
     }
 
-    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does.
+    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does, one that names a
+    /// leader where leaders are looked at.
     fn try_append(
         &mut self,
         incoming: &Incoming<'_>,
@@ -190,12 +195,20 @@ impl BrokerModel {
         let topic = self.topics.get_mut(name).ok_or_else(unknown)?;
         let index = usize::try_from(batch.index).map_err(|_| unknown())?;
         let partition = topic.partitions.get_mut(index).ok_or_else(unknown)?;
+        if let Fault::NamesLeader { error, leader, epoch, .. } = batch.fault {
+            answer.current_leader = Some((leader, epoch));
+            return Err(error.into());
+        }
         if partition.leader != incoming.node {
             answer.current_leader = Some((partition.leader, partition.leader_epoch));
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER.into());
         }
         if let Fault::Error(error) = batch.fault {
             return Err(error.into());
+        }
+        if let Fault::RecordErrors(error, places) = batch.fault {
+            let record_errors = places.iter().map(|place| (*place, Some(format!("not record {place}")))).collect();
+            return Err(Refusal { error, record_errors });
         }
         let checked = check_batch(batch.records, &topic.options, incoming.unix_ms);
         // From here on the request has reached the log.

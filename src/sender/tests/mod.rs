@@ -3,9 +3,11 @@
 
 mod closing;
 mod expiry;
+mod hints;
 mod idempotence;
 mod limits;
 mod linger;
+mod poison;
 mod properties;
 mod refusals;
 mod retries;

@@ -7,7 +7,7 @@ use super::{MS, check_log, check_told, config, finish, no_memory_leaked, options
 use crate::error::{DeliveryError, Written};
 use crate::testing::{BrokerOptions, ErrorCode, Fault};
 
-fn seeds() -> std::ops::Range<u64> {
+pub(super) fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let from = number("FROM", 0);
     from..from + number("SEEDS", 150)

@@ -181,28 +181,3 @@ fn what_was_in_flight_behind_a_refused_batch_follows_it_one_by_one() {
     assert_eq!(stamps, [0, 1, 2, 3, 1, 2, 3, 4]);
     assert!(watch.stamps().iter().all(|(epoch, _)| *epoch == 0), "nothing was lost, so no new epoch");
 }
-
-/// Two requests on one connection, the first never answered: at its timeout both come back and go out again on another
-/// connection, and neither is there twice.
-#[test]
-fn a_request_timeout_takes_all_requests_of_its_connection_along() {
-    let (options, watch) =
-        Watch::on(options(2), |context| if context.nth == 2 { Fault::HangAfter } else { Fault::None });
-    let mut world = World::new(37, options, config().linger(Duration::ZERO).request_timeout(500 * MS));
-    let topic = world.topic("t");
-    let mut deliveries = vec![send_one(&mut world, &topic, 2, 0), send_one(&mut world, &topic, 2, 1)];
-    finish(&mut world, &deliveries);
-    deliveries.extend([2, 3].map(|number| send_one(&mut world, &topic, 2, number)));
-    let started = world.now;
-    let lane = |world: &World| world.sender.nodes.get(&0).and_then(|node| node.lane);
-    let before = lane(&world);
-    assert_eq!(world.shared.stats().in_flight, 2);
-    world.run_until(started + 450 * MS);
-    assert_eq!((world.shared.stats().in_flight, lane(&world)), (2, before), "not before its time");
-    let outcomes = finish(&mut world, &deliveries);
-    assert_ne!(lane(&world), before);
-    assert!(world.now - started < 700 * MS, "{:?}", world.now - started);
-    check_log(&world, "t", 2, &outcomes, 37);
-    let partitions: Vec<i32> = watch.all().iter().map(|met| met.partition).collect();
-    assert!(partitions.iter().filter(|partition| **partition == 0).count() == 3, "{partitions:?}");
-}

@@ -1,0 +1,11 @@
+//! The sender over a simulated network, against the broker's model. No part of the API: it changes with the tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::type_complexity,
+    reason = "a finding is a panic"
+)]
+
+#[cfg_attr(not(test), allow(dead_code, reason = "driven by the tests of the sender"))]
+pub(crate) mod world;
