@@ -1,20 +1,24 @@
-//! The control connection: metadata and the producer id. It goes to any broker that can be reached, first those that
-//! the cluster named, then the bootstrap servers; batches never wait behind it and it never waits behind batches.
+//! The control connection: metadata and the producer id. Batches never wait behind it and it never waits behind batches.
+//!
+//! It goes to whichever broker is likely to answer soonest ([`Sender::connect_control`] has the order), and stays there
+//! until it is lost, idle, or throttled. When no broker that the cluster named is of use, it goes to the bootstrap
+//! servers (`metadata.recovery.strategy`); [`Sender::start_again`] tells what that means.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{Asked, Peer, Role};
-use super::endpoint::Step;
+use super::connection::{Asked, Cause, Peer, Role, State};
+use super::endpoint::{Endpoint, Step};
 use super::idempotence::{Identity, ProducerEpoch, ProducerId};
 use super::in_flight::PartitionState;
 use super::lanes::Node;
 use super::timers::{Armed, Timer};
 use super::transmit::{Action, ConnectionId};
 use super::{Sender, TopicShared, TopicState};
+use crate::config::MetadataRecovery;
 use crate::error::BrokerError;
-use crate::metadata::TopicChange;
+use crate::metadata::{PARTITIONS_MAX, TopicChange};
 use crate::record::Place;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
@@ -23,6 +27,9 @@ use crate::wire::{init_producer_id, metadata};
 /// So many peers are tried one right after the other. Each has a backoff of its own; further ones wait all the same,
 /// for a cluster may name any number of them.
 const PEERS_AT_ONCE: u32 = 10;
+
+/// A throttle time that is shorter is waited for, though another broker could be asked.
+const WORTH_A_CONNECTION: Duration = Duration::from_secs(1);
 
 /// Upkeep of metadata.
 #[derive(Debug, Default)]
@@ -39,19 +46,35 @@ pub struct Control {
     not_before: Duration,
     last_answer: Duration,
     failures: u32,
+    /// Answers in a row that told nothing new.
+    stale: u32,
+    /// Since when metadata has been wanted and not been got.
+    wanting_since: Option<Duration>,
+    /// The bootstrap servers are asked first, until somebody answers.
+    bootstrapping: bool,
     /// Who gave the last answer.
     source: Option<Arc<str>>,
+    /// Somebody may be waiting for a topic that is known to have another partition.
+    pub growth_wanted: bool,
     /// Its timer.
     pub armed: Armed,
+    /// The timer that ends the wait for metadata.
+    pub recovery_armed: Armed,
 }
 
 impl Sender {
     /// This connection is gone, for that reason; `proven`: it was of use. What was asked on it must be asked again.
-    pub(super) fn lose_control(&mut self, id: ConnectionId, proven: bool, trouble: &str) {
+    pub(super) fn lose_control(&mut self, id: ConnectionId, peer: Peer, proven: bool, trouble: &str) {
         if self.control.connection == Some(id) {
             self.control.connection = None;
-            self.control.asked = false;
+            let asked = std::mem::take(&mut self.control.asked) || matches!(self.identity, Identity::Asked { .. });
             self.lose_identity_request(trouble);
+            // A peer that answered once may have fallen silent since: the others come first now.
+            if (asked || !proven)
+                && let Some(endpoint) = self.endpoint(peer)
+            {
+                endpoint.asked_in_vain = endpoint.asked_in_vain.saturating_add(1);
+            }
             if !proven {
                 self.control_failed();
             }
@@ -97,6 +120,7 @@ impl Sender {
                     limit: self.config.max_request_size,
                     log_append_time: false,
                     wanted: true,
+                    named: false,
                     last_used: now,
                 });
                 // A topic that is new is asked for at once, whatever became of others.
@@ -106,8 +130,21 @@ impl Sender {
         };
         let topic = &mut self.topics[at];
         (topic.wanted, topic.last_used) = (true, now);
+        self.control.growth_wanted |= !topic.partitions.is_empty();
         self.want_metadata();
         at
+    }
+
+    /// Something of this topic leaves: it stays in the metadata requests for another `metadata.max.idle.ms`.
+    pub(super) fn use_topic(&mut self, at: u32) {
+        let (now, idle) = (self.now.monotonic, self.config.metadata_max_idle);
+        if let Some(topic) = self.topics.get_mut(at as usize) {
+            // What is known of it may be as old as that.
+            let forgotten = now >= std::mem::replace(&mut topic.last_used, now) + idle;
+            if forgotten {
+                self.want_metadata();
+            }
+        }
     }
 
     /// The next step of the control connection's work.
@@ -116,6 +153,7 @@ impl Sender {
         if self.closed {
             return;
         }
+        self.watch_recovery();
         let due = (self.control.last_answer + self.config.metadata_max_age).max(self.control.not_before);
         if !self.control.asked && !self.topics.is_empty() && now >= due {
             self.control.wanted = true;
@@ -139,6 +177,10 @@ impl Sender {
         let Some(id) = self.control.connection else { return self.connect_control() };
         let Some(connection) = self.connections.get(&id) else { return };
         if !connection.can_send(now) || !connection.unanswered.is_empty() {
+            let throttle = connection.throttled_until.saturating_sub(now);
+            if connection.unanswered.is_empty() && throttle > WORTH_A_CONNECTION && self.has_idle_peer() {
+                self.give_up(id, Cause::Idle, "throttled: another broker is asked".into());
+            }
             return;
         }
         let versions = connection.versions;
@@ -152,21 +194,20 @@ impl Sender {
         }
     }
 
+    /// Connects to the peer that is likely to answer soonest. First come those that were asked in vain least often; of
+    /// these, brokers whose lane is up, the one with the fewest unanswered requests first; then brokers not spoken to;
+    /// then brokers whose lane is still coming up; then the bootstrap servers; and among equals, each in turn. Who is
+    /// throttled or in its backoff is passed over. (KIP-19's least loaded node, but for one connection that stays.)
     fn connect_control(&mut self) {
         let now = self.now.monotonic;
         if now < self.control.connect_at {
             return self.control.armed.at(&mut self.timers, self.control.connect_at, Timer::Control);
         }
-        let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
-        nodes.sort_unstable();
-        let turn = self.control.turn;
-        let rotated = |len: usize| (0..len).map(move |at| (at + turn) % len);
-        let peers = rotated(nodes.len()).map(|at| Peer::Node(nodes[at]));
-        let peers: Vec<Peer> = peers.chain(rotated(self.bootstrap.len()).map(Peer::Bootstrap)).collect();
         let mut earliest: Option<Duration> = None;
-        for peer in peers {
+        for peer in self.peers() {
             let Some(endpoint) = self.endpoint(peer) else { continue };
-            match endpoint.step(now) {
+            let step = if now < endpoint.spare_until { Step::Wait(endpoint.spare_until) } else { endpoint.step(now) };
+            match step {
                 Step::Connect(address) => {
                     let name = format!("{}:{}", endpoint.host, endpoint.port);
                     self.control.turn = self.control.turn.wrapping_add(1);
@@ -187,9 +228,83 @@ impl Sender {
         }
     }
 
+    /// Whom to ask, best first.
+    fn peers(&self) -> Vec<Peer> {
+        let recovers = self.config.metadata_recovery == MetadataRecovery::Rebootstrap;
+        let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
+        nodes.sort_unstable();
+        let bootstrap = if recovers || self.nodes.is_empty() { self.bootstrap.len() } else { 0 };
+        let turn = self.control.turn;
+        let rotated = |len: usize| (0..len).map(move |at| (at + turn) % len);
+        let mut peers = Vec::with_capacity(nodes.len() + bootstrap);
+        for id in rotated(nodes.len()).map(|at| nodes[at]) {
+            let Some(node) = self.nodes.get(&id) else { continue };
+            let (class, load) = match node.lane.and_then(|lane| self.connections.get(&lane)) {
+                Some(lane) if lane.state == State::Ready => (0, lane.unanswered.len()),
+                Some(_) => (2, 0),
+                None => (1, 0),
+            };
+            peers.push((node.endpoint.asked_in_vain, class, load, Peer::Node(id)));
+        }
+        peers.extend(rotated(bootstrap).map(|at| (self.bootstrap[at].asked_in_vain, 3, 0, Peer::Bootstrap(at))));
+        // While it starts again, the bootstrap servers come first. The others are not forgotten: if those cannot be
+        // reached either, whoever comes back first will do. Stable: among equals the turn decides.
+        let later = |peer: &Peer| self.control.bootstrapping && matches!(peer, Peer::Node(_));
+        peers.sort_by_key(|(in_vain, class, load, peer)| (later(peer), *in_vain, *class, *load));
+        peers.into_iter().map(|(.., peer)| peer).collect()
+    }
+
+    /// There is a broker that could be asked now, and gave no reason against it.
+    fn has_idle_peer(&self) -> bool {
+        let now = self.now.monotonic;
+        let mut endpoints = self.nodes.values().map(|node| &node.endpoint);
+        endpoints.any(|endpoint| {
+            let ready = !matches!(endpoint.peek(now), Step::Wait(_));
+            ready && endpoint.asked_in_vain == 0 && now >= endpoint.spare_until
+        })
+    }
+
+    /// Starts again when there was no metadata for too long (KIP-1102).
+    fn watch_recovery(&mut self) {
+        let now = self.now.monotonic;
+        if !self.control.wanted && !self.control.asked {
+            return;
+        }
+        let since = *self.control.wanting_since.get_or_insert(now);
+        let at = since.saturating_add(self.config.rebootstrap_trigger);
+        if now < at {
+            return self.control.recovery_armed.at(&mut self.timers, at, Timer::Control);
+        }
+        let why = format!("no metadata for {} ms", (now - since).as_millis());
+        self.start_again(&why);
+        if let Some(id) = self.control.connection {
+            self.give_up(id, Cause::Broken, why);
+        }
+    }
+
+    /// Trusts nothing that is known of the cluster's brokers any more: the bootstrap servers come first when metadata is
+    /// asked for, their names looked up afresh, and whatever is answered of leaders is believed. The Java client closes
+    /// all its connections at this point and forgets the brokers; here batches go on where they are acknowledged, until
+    /// the answer names other addresses (KIP-899, KIP-1102).
+    pub(super) fn start_again(&mut self, why: &str) {
+        self.control.wanting_since = Some(self.now.monotonic);
+        if self.config.metadata_recovery == MetadataRecovery::None {
+            return;
+        }
+        if !std::mem::replace(&mut self.control.bootstrapping, true) {
+            tracing::warn!(why, "starting again from bootstrap.servers");
+        }
+        self.cluster.forget_epochs();
+        self.bootstrap.iter_mut().for_each(Endpoint::forget);
+    }
+
     fn ask_metadata(&mut self, id: ConnectionId, version: i16) {
         let (now, idle) = (self.now.monotonic, self.config.metadata_max_idle);
         (self.control.wanted, self.control.asked) = (false, true);
+        if now > self.control.last_answer + 2 * self.config.retry_backoff_max {
+            // That nothing has changed in a quiet time says nothing of the trouble that there may be now.
+            self.control.stale = 0;
+        }
         let mut names: Vec<Arc<str>> = Vec::new();
         for topic in &mut self.topics {
             // What has something to send is in use, and so is what somebody may still be waiting for.
@@ -197,52 +312,62 @@ impl Sender {
                 let partition = &self.partitions[*id as usize];
                 partition.seen.first().is_some() || partition.unacked > 0 || !partition.queue.is_empty()
             };
-            let in_use = topic.wanted || topic.partitions.is_empty() || now < topic.last_used + idle;
-            if in_use || topic.partitions.iter().any(busy) {
+            let in_use = topic.wanted || topic.shared.is_asked() || now < topic.last_used + idle;
+            topic.named = in_use || topic.partitions.iter().any(busy);
+            topic.wanted = false;
+            if topic.named {
                 names.push(topic.shared.name.clone());
             }
-            topic.wanted = false;
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let auto_create = self.config.allow_auto_create;
-        let topics = self.topics.len();
-        self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version, topics }, |out| {
+        self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version }, |out| {
             metadata::encode_request(out, version, Some(&names), auto_create);
         });
     }
 
-    /// Reads a metadata answer to a request that named the first `asked` topics, as far as they are not known, and
-    /// passes on what changed.
-    pub(super) fn read_metadata(
-        &mut self,
-        id: ConnectionId,
-        version: i16,
-        asked: usize,
-        body: &[u8],
-    ) -> Result<(), String> {
+    /// Reads a metadata answer and passes on what changed.
+    pub(super) fn read_metadata(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
         let response = metadata::decode_response(body, version)
             .map_err(|error| format!("its metadata cannot be read: {error}"))?;
         let now = self.now.monotonic;
-        self.control.asked = false;
+        if response.error != ErrorCode::NONE {
+            if response.error == ErrorCode::REBOOTSTRAP_REQUIRED {
+                self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)");
+            }
+            return Err(format!("it answers Metadata with {}: {}", response.error, response.error.describe()));
+        }
+        let before = self.cluster.changes();
         // One without brokers may come from a broker that is starting: another one is asked.
         let changes = self.cluster.merge(&response, |name| self.topic_index.contains_key(name))?;
+        (self.control.asked, self.control.wanting_since) = (false, None);
+        // Who waits on asks again.
+        self.control.growth_wanted = false;
         self.control.last_answer = now;
-        let source = self.connections.get(&id).map(|connection| connection.name.clone());
+        let connection = self.connections.get(&id);
+        let source = connection.map(|connection| connection.name.clone());
+        let peer = connection.map(|connection| connection.peer);
         self.control.source = source.clone();
         self.prove(id);
-        let unanswered = self.note_unanswered(asked, &changes);
-        let mut troubled = unanswered.is_some();
-        self.shared.set_trouble(unanswered.zip(source).map(|(why, source)| format!("{source}: {why}")));
-        self.throttle(id, response.throttle_ms);
+        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
+            endpoint.asked_in_vain = 0;
+        }
+        let trouble = self.note_unanswered(&changes);
+        let mut troubled = trouble.is_some();
+        self.shared.set_trouble(trouble.zip(source.as_ref()).map(|(why, source)| format!("{source}: {why}")));
         self.take_brokers();
+        self.throttle(id, response.throttle_ms);
         for (name, change) in changes {
             let Some(at) = self.topic_index.get(&name).map(|at| *at as usize) else { continue };
             match change {
                 TopicChange::Known { partitions, recreated } => troubled |= self.take_topic(at, partitions, recreated),
                 TopicChange::Refused(error) => {
                     troubled = true;
+                    let error = BrokerError::new(error, None);
+                    let error = source.iter().fold(error, |error, source| error.from(source.clone()));
                     self.topics[at].shared.set_refused(error);
                 }
+                TopicChange::TooMany(_) => {}
             }
         }
         if troubled {
@@ -251,20 +376,32 @@ impl Sender {
             self.control.wanted |= needed;
         } else {
             self.control.failures = 0;
-            // Not again at once, whatever the batches run into.
-            self.control.not_before = now + self.config.retry_backoff;
+            let news = self.cluster.changes() != before;
+            self.control.stale = if news { 0 } else { self.control.stale.saturating_add(1) };
+            // Not again at once, whatever the batches run into; and the later, the longer it has told nothing new.
+            let pause = self.retry_backoff().after(self.control.stale.saturating_add(1), self.random.next());
+            self.control.not_before = now + pause;
         }
         self.consider_active();
         Ok(())
     }
 
-    /// Lets those ask again who wait for a topic that the answer says nothing of. The first such, in words.
-    fn note_unanswered(&self, asked: usize, changes: &[(Arc<str>, TopicChange)]) -> Option<String> {
-        let unknown = self.topics.iter().take(asked).filter(|topic| topic.partitions.is_empty());
+    /// Lets those ask again who wait for a topic that the answer says nothing usable of. The first such, in words.
+    fn note_unanswered(&self, changes: &[(Arc<str>, TopicChange)]) -> Option<String> {
         let mut first = None;
-        for topic in unknown.filter(|topic| changes.iter().all(|(name, _)| *name != topic.shared.name)) {
+        for topic in self.topics.iter().filter(|topic| topic.named) {
+            let name = &topic.shared.name;
+            let why = match changes.iter().find(|(of, _)| of == name) {
+                Some((_, TopicChange::TooMany(count))) => {
+                    format!(
+                        "its metadata gives topic '{name}' {count} partitions; one producer takes {PARTITIONS_MAX} in all"
+                    )
+                }
+                None if topic.partitions.is_empty() => format!("its metadata tells no partition of topic '{name}'"),
+                _ => continue,
+            };
             topic.shared.set_unanswered();
-            first.get_or_insert_with(|| format!("its metadata tells no partition of topic '{}'", topic.shared.name));
+            first.get_or_insert(why);
         }
         first
     }
@@ -306,16 +443,27 @@ impl Sender {
     }
 
     fn take_brokers(&mut self) {
+        let bootstrapped = std::mem::take(&mut self.control.bootstrapping);
+        // Where they are used next, the names may lead elsewhere.
+        self.bootstrap.iter_mut().for_each(Endpoint::forget);
+        let mut moved = Vec::new();
         let named = &self.cluster.brokers;
         self.nodes.retain(|id, node| named.contains_key(id) || node.lane.is_some() || !node.ready.is_empty());
         for (id, address) in &self.cluster.brokers {
             match self.nodes.get_mut(id) {
                 Some(node) if node.endpoint.host == address.host && node.endpoint.port == address.port => {}
-                Some(node) => node.endpoint = super::Endpoint::new(&address.host, address.port),
+                Some(node) => {
+                    node.endpoint = Endpoint::new(&address.host, address.port);
+                    moved.extend(node.lane);
+                }
                 None => {
                     self.nodes.insert(*id, Node::new(&address.host, address.port));
                 }
             }
+        }
+        // A connection that works is kept otherwise: brokers may be known by several addresses.
+        for lane in moved.into_iter().filter(|_| bootstrapped) {
+            self.give_up(lane, Cause::Broken, "its broker has another address now".into());
         }
     }
 
@@ -394,6 +542,10 @@ impl Sender {
             return Err(format!("it gave producer id {producer} with epoch {epoch}, and no error"));
         }
         self.prove(id);
+        let peer = self.connections.get(&id).map(|connection| connection.peer);
+        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
+            endpoint.asked_in_vain = 0;
+        }
         self.throttle(id, response.throttle_ms);
         if response.error == ErrorCode::NONE {
             self.identity = Identity::Known(ProducerId(producer), ProducerEpoch(epoch));

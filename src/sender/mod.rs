@@ -127,9 +127,11 @@ struct TopicState {
     limit: u32,
     /// It stamps records itself (`message.timestamp.type=LogAppendTime`), as seen in answers to first attempts.
     log_append_time: bool,
-    /// Somebody asked for it since the last metadata answer.
+    /// Somebody asked for it since the last metadata request.
     wanted: bool,
-    /// When somebody last did.
+    /// The last metadata request named it.
+    named: bool,
+    /// When somebody last asked for it, or something of it was last sent.
     last_used: Duration,
 }
 
@@ -227,6 +229,7 @@ impl Sender {
                 }
                 Timer::Control => {
                     self.control.armed.fired(now.monotonic);
+                    self.control.recovery_armed.fired(now.monotonic);
                     self.step_control();
                 }
                 Timer::Expiry(id) => {
@@ -284,6 +287,10 @@ impl Sender {
 
     fn retry_backoff(&self) -> Backoff {
         Backoff { base: self.config.retry_backoff, max: self.config.retry_backoff_max }
+    }
+
+    fn setup_backoff(&self) -> Backoff {
+        Backoff { base: self.config.connection_setup_timeout, max: self.config.connection_setup_timeout_max }
     }
 
     fn reconnect_backoff(&self) -> Backoff {

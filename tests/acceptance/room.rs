@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ringmail::testing::{BrokerOptions, Fault};
+use ringmail::testing::Fault;
 use ringmail::{Record, SendError};
 
 use crate::{builder, partitions, settled, start};
@@ -77,20 +77,4 @@ fn a_close_wakes_who_waits_for_room() {
         }
     });
     settled(&producer, 0, accepted);
-}
-
-/// The same for whoever waits for metadata of a topic that is not there.
-#[test]
-fn a_close_wakes_who_waits_for_metadata() {
-    let broker = start(BrokerOptions { auto_create: false, ..BrokerOptions::default() });
-    let producer = builder(&broker.bootstrap()).build().unwrap();
-    let topic = producer.topic("nowhere").unwrap();
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| topic.send(Record::value("x")).map(drop));
-        // Asleep, or soon: a close has to reach it either way.
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(producer.close(Duration::from_secs(100)).unwrap().is_clean());
-        assert_eq!(waiting.join().unwrap(), Err(SendError::Closed));
-    });
-    settled(&producer, 0, 0);
 }
