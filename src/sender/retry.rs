@@ -173,6 +173,10 @@ impl Sender {
         if batch.told {
             return self.drop_told(batch);
         }
+        if self.is_stored(&batch) {
+            self.partitions[batch.partition as usize].walk_back = None;
+            return self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        }
         self.lose_numbers(&batch);
         let error = self.error(&batch, kind);
         self.resolve(batch, &Outcome::Failed(error));
@@ -198,6 +202,12 @@ impl Sender {
             }
         }
         partition.walk_back = None;
+    }
+
+    /// What was accepted behind it proves that the batch is in the log.
+    fn is_stored(&self, batch: &Batch) -> bool {
+        let sequences = &self.partitions[batch.partition as usize].sequences;
+        batch.stamp.is_some_and(|stamp| sequences.is_stored(stamp))
     }
 
     pub(super) fn error(&self, batch: &Batch, kind: DeliveryErrorKind) -> DeliveryError {
@@ -243,6 +253,10 @@ impl Sender {
     /// OUT_OF_ORDER_SEQUENCE_NUMBER. With something before it unresolved that is no news. Alone and first, it means a
     /// gap, or a broker that restarted and remembers only the last batch.
     pub(super) fn out_of_sequence(&mut self, mut batch: Batch) {
+        if self.is_stored(&batch) {
+            self.partitions[batch.partition as usize].walk_back = None;
+            return self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        }
         let partition = &mut self.partitions[batch.partition as usize];
         if let Some(walk) = partition.walk_back {
             // Not this one either: this copy is not in the log, as far as this broker remembers.

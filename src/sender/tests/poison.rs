@@ -264,7 +264,7 @@ fn long_batches() {
         let mut world = World::new(25, BrokerOptions { ack_delay: options.ack_delay, ..keyed() }, config());
         let topic = world.topic("t");
         let free = world.accumulator.free();
-        let poison = |number: usize| number > 0 && (number % every == 0 || number % every == 1 && every > 2);
+        let poison = |number: usize| number > 0 && (number.is_multiple_of(every) || number % every == 1 && every > 2);
         let mut deliveries = send(&mut world, &topic, 0..1, poison);
         finish(&mut world, &deliveries);
         deliveries.extend(send(&mut world, &topic, 1..3, poison));
@@ -301,7 +301,7 @@ fn poison_in_any_weather() {
         let free = world.accumulator.free();
         world.weather = Weather { cut_request: 20, cut_answer: 20, restart: if harsh == 2 { 10 } else { 0 } };
         let rare = 3 + seed as usize % 20;
-        let poison = |number: usize| (number * 2_654_435_761 >> 7) % rare == 0;
+        let poison = |number: usize| (number * 2_654_435_761 >> 7).is_multiple_of(rare);
         let mut deliveries = Vec::new();
         for round in 0..60 {
             deliveries.extend(send(&mut world, &topic, round * 5..(round + 1) * 5, poison));
