@@ -1,8 +1,9 @@
 //! The sender as a state machine: no thread, no clock, no socket.
 //!
 //! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
-//! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again,
-//! splits or gives up, `control` keeps metadata and the producer id, `lanes` keeps connections, `shutdown` ends it all.
+//! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
+//! or gives up, `split` sends in parts, `cut_out` without the records at fault, `hint` follows leaders that brokers name,
+//! `control` keeps metadata and the producer id, `lanes` keeps connections, `shutdown` ends it all.
 
 mod ack;
 mod backoff;

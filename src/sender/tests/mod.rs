@@ -2,6 +2,7 @@
 //! event. The oracle is the broker's log. `stage` is a simpler one, for tests of when and whom the sender asks.
 
 mod accepted_behind;
+mod answers;
 mod bootstrap;
 mod closing;
 mod expiry;
@@ -16,6 +17,8 @@ mod refusals;
 mod retries;
 mod scenarios;
 mod stage;
+mod time;
+mod walk_back;
 mod world;
 
 use std::sync::{Arc, Mutex};
