@@ -22,7 +22,7 @@ fn fails_alone(error: ErrorCode) {
             match finish(&mut world, &delivery).remove(0) {
                 Ok(_) => assert_ne!(number, 1),
                 Err(failed) => {
-                    assert_eq!((number, failed.kind()), (1, DeliveryErrorKind::Broker(error)));
+                    assert_eq!((number, failed.broker().map(|broker| broker.code())), (1, Some(error)));
                     assert_eq!((failed.written(), failed.attempts()), (Written::No, 1), "{failed}");
                 }
             }

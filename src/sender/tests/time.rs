@@ -91,11 +91,11 @@ fn a_new_leader_ends_the_backoff() {
 fn late(fault: impl Fn(&ProduceContext<'_>) -> Option<Fault> + Send + 'static) -> (World, Vec<super::Outcome>, i16) {
     let options = options(1).on_produce(move |context| match context.nth {
         0 => Fault::None,
-        // It goes again after 400 ms or so, and its time is over after 700.
+        // It goes again after 300 ms or so, and its time is over after 700.
         1 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
         _ => fault(context).unwrap_or(Fault::None),
     });
-    let config = config().request_timeout(600 * MS).delivery_timeout(700 * MS).retry_backoff(400 * MS, 400 * MS);
+    let config = config().request_timeout(600 * MS).delivery_timeout(700 * MS).retry_backoff(300 * MS, 300 * MS);
     let mut world = World::new(62, options, config);
     let topic = world.topic("t");
     let mut deliveries = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
