@@ -301,7 +301,7 @@ fn poison_in_any_weather() {
         let free = world.accumulator.free();
         world.weather = Weather { cut_request: 20, cut_answer: 20, restart: if harsh == 2 { 10 } else { 0 } };
         let rare = 3 + seed as usize % 20;
-        let poison = |number: usize| (number * 2_654_435_761 >> 7).is_multiple_of(rare);
+        let poison = |number: usize| ((number * 2_654_435_761) >> 7).is_multiple_of(rare);
         let mut deliveries = Vec::new();
         for round in 0..60 {
             deliveries.extend(send(&mut world, &topic, round * 5..(round + 1) * 5, poison));
