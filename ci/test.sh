@@ -2,13 +2,14 @@
 # Runs every check of this repository, and installs what they need.
 #
 #   ci/test.sh            everything
-#   ci/test.sh --quick    without real Kafka (no Java, no downloads beyond crates); says so at the end
+#   ci/test.sh --quick    without real Kafka (no Java, no librdkafka, no downloads beyond crates); says so at the end
 #   ci/test.sh STAGE…     only these stages, by name (see below)
 #
 # A stage is one line with its time; what it printed lies in target/ci/STAGE.log and is shown when it fails.
 #
 # Cheap failures come first, and each profile is built once: clippy and docs share what `cargo check` makes; tests,
-# examples and benches share the debug build; drivers, demo and kafka the release build; loom has its own.
+# examples and benches share the debug build; drivers, demo, simulation, kafka and chaos the release build; loom, fuzz,
+# miri and mock have their own.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -55,11 +56,13 @@ stage() { # stage NAME COMMAND…
 
 # How many tests passed or were left out, or the last line of a checker.
 summary() {
-  awk '/^test result:/ { passed += $4; ignored += $8 } /^(verified|real Kafka:|licences:|fuzz:|miri:)/ { last = $0 }
+  awk '/^test result:/ { passed += $4; ignored += $8 } /^(verified|real Kafka:|licences:|fuzz:|miri:|simulation:|chaos:)/ { last = $0 }
        END { if (passed) printf "%d tests passed, %d ignored ", passed, ignored; printf "%s", last }' "$1"
 }
 
 loom() { RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target/loom" models; }
+
+simulation() { SEEDS=${SEEDS:-3000} cargo test --release --test simulation -- --nocapture; }
 
 # Each measurement once, so that none rots. Without `--bench` on its command line criterion only tests.
 benches() { cargo test --bench '*'; }
@@ -105,10 +108,13 @@ main() {
   stage benches benches
   stage drivers drivers
   stage demo cargo run --release -q -p ringmail-cli -- demo
+  stage simulation simulation
   stage loom loom
   [ ! -x ci/fuzz.sh ] || stage fuzz ci/fuzz.sh smoke
   [ ! -x ci/miri.sh ] || stage miri ci/miri.sh completion::
+  [ -n "$quick" ] || stage mock ci/mock_cluster.sh
   [ -n "$quick" ] || stage kafka ci/real_kafka.sh
+  [ -n "$quick" ] || stage chaos ci/chaos.sh --minutes 0.5
 
   for name in ${only[@]+"${only[@]}"}; do
     [[ " ${ran[*]-} " == *" $name "* ]] || { echo "there is no stage $name"; failures+=("$name"); }
