@@ -54,7 +54,7 @@ pub enum Fault {
 }
 
 /// Each as often as it stands here.
-const REQUEST_FAULTS: [Fault; 7] = [
+static REQUEST_FAULTS: [Fault; 7] = [
     Fault::CutBefore,
     Fault::CutInside,
     Fault::CutAfter,
@@ -63,8 +63,8 @@ const REQUEST_FAULTS: [Fault; 7] = [
     Fault::CutInside,
     Fault::Stall,
 ];
-const ANSWER_FAULTS: [Fault; 4] = [Fault::Hold, Fault::Hold, Fault::Bytes, Fault::CutAnswer];
-const TURNS: [Fault; 2] = [Fault::TurnedTimedOut, Fault::TurnedNotEnough];
+static ANSWER_FAULTS: [Fault; 4] = [Fault::Hold, Fault::Hold, Fault::Bytes, Fault::CutAnswer];
+static TURNS: [Fault; 2] = [Fault::TurnedTimedOut, Fault::TurnedNotEnough];
 
 impl Fault {
     fn name(self) -> &'static str {
@@ -107,14 +107,15 @@ impl Random {
 
 /// One kind of place where faults come from time to time.
 struct Clock {
+    kinds: &'static [Fault],
     random: Random,
     every: Duration,
     due: Instant,
 }
 
 impl Clock {
-    fn new(seed: u64, every: Duration) -> Self {
-        let mut clock = Self { random: Random::new(seed), every, due: Instant::now() };
+    fn new(kinds: &'static [Fault], seed: u64, every: Duration) -> Self {
+        let mut clock = Self { kinds, random: Random::new(seed), every, due: Instant::now() };
         clock.wind();
         clock
     }
@@ -123,12 +124,12 @@ impl Clock {
         self.due = Instant::now() + self.random.up_to(self.every * 2);
     }
 
-    fn take(&mut self, kinds: &[Fault]) -> Option<Fault> {
+    fn take(&mut self) -> Option<Fault> {
         if self.every.is_zero() || Instant::now() < self.due {
             return None;
         }
         self.wind();
-        kinds.get(self.random.next() as usize % kinds.len()).copied()
+        self.kinds.get(self.random.next() as usize % self.kinds.len()).copied()
     }
 }
 
@@ -149,11 +150,21 @@ pub struct Faults {
 impl Faults {
     pub fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed);
-        let mut clock = |every| Clock::new(random.next(), every);
+        let mut clock = |kinds, every| Clock::new(kinds, random.next(), every);
         // Two places draw from the one average.
-        let (requests, answers) = (clock(plan.every * 2), clock(plan.every * 2));
-        let inner = Inner { requests, answers, turns: clock(plan.turn_every), random, counts: BTreeMap::new() };
-        Self { plan, inner: Mutex::new(inner) }
+        let (requests, answers) = (clock(&REQUEST_FAULTS, plan.every * 2), clock(&ANSWER_FAULTS, plan.every * 2));
+        let turns = clock(&TURNS, plan.turn_every);
+        Self { plan, inner: Mutex::new(Inner { requests, answers, turns, random, counts: BTreeMap::new() }) }
+    }
+
+    /// No faults but these, each time.
+    #[cfg(test)]
+    pub fn only(requests: &'static [Fault], answers: &'static [Fault], stall: Duration) -> Self {
+        let every = |kinds: &[Fault]| Duration::from_nanos(if kinds.is_empty() { 0 } else { 1 });
+        let clock = |kinds| Clock::new(kinds, 1, every(kinds));
+        let (requests, answers, turns) = (clock(requests), clock(answers), clock(&[]));
+        let inner = Inner { requests, answers, turns, random: Random::new(1), counts: BTreeMap::new() };
+        Self { plan: Plan { stall, ..Plan::default() }, inner: Mutex::new(inner) }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
@@ -163,7 +174,7 @@ impl Faults {
     /// For a request that is about to be passed on; counted at once.
     pub fn at_request(&self) -> Option<Fault> {
         self.with(|inner| {
-            let fault = inner.requests.take(&REQUEST_FAULTS)?;
+            let fault = inner.requests.take()?;
             *inner.counts.entry(fault).or_default() += 1;
             Some(fault)
         })
@@ -172,7 +183,7 @@ impl Faults {
     /// The same for an answer.
     pub fn at_answer(&self) -> Option<Fault> {
         self.with(|inner| {
-            let fault = inner.answers.take(&ANSWER_FAULTS)?;
+            let fault = inner.answers.take()?;
             *inner.counts.entry(fault).or_default() += 1;
             Some(fault)
         })
@@ -180,11 +191,20 @@ impl Faults {
 
     /// How a good Produce answer is to be turned: into what, and whether its offsets stay. To be counted if it was.
     pub fn at_good_answer(&self) -> Option<(Fault, bool)> {
-        self.with(|inner| Some((inner.turns.take(&TURNS)?, inner.random.next().is_multiple_of(2))))
+        self.with(|inner| Some((inner.turns.take()?, inner.random.next().is_multiple_of(2))))
     }
 
     pub fn count(&self, fault: Fault) {
         self.with(|inner| *inner.counts.entry(fault).or_default() += 1);
+    }
+
+    /// From now on nothing goes wrong: faults come by the clock, so that the last few requests would meet one each.
+    pub fn end(&self) {
+        self.with(|inner| {
+            for clock in [&mut inner.requests, &mut inner.answers, &mut inner.turns] {
+                clock.every = Duration::ZERO;
+            }
+        });
     }
 
     /// A number drawn for the caller.
@@ -222,5 +242,7 @@ mod tests {
         }
         assert!(often.counts().contains("stalled "), "{}", often.counts());
         assert!(often.counts().contains("byte by byte "), "{}", often.counts());
+        often.end();
+        assert_eq!((often.at_request(), often.at_answer(), often.at_good_answer()), (None, None, None));
     }
 }

@@ -106,3 +106,95 @@ fn pass_answers(mut broker: &TcpStream, mut client: &TcpStream, shared: &Shared,
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    /// A request that is not Produce, and its answer.
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 3, 0, 12, 0, 0, 0, 9, 1, 2];
+    const ANSWER: [u8; 10] = [0, 0, 0, 6, 0, 0, 0, 9, 5, 6];
+
+    fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// A broker that answers each whole request of one connection; returns all bytes that it got.
+    fn broker() -> (SocketAddr, JoinHandle<Vec<u8>>) {
+        let (listener, address) = listen();
+        let got = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut got = Vec::new();
+            let mut byte = [0];
+            while stream.read(&mut byte).is_ok_and(|read| read > 0) {
+                got.push(byte[0]);
+                if got.len().is_multiple_of(REQUEST.len()) {
+                    let _ = stream.write_all(&ANSWER);
+                }
+            }
+            got
+        });
+        (address, got)
+    }
+
+    /// What the broker got and the client got when it sent `REQUEST` and then nothing more, and how long that took.
+    fn exchange(faults: Faults) -> (Vec<u8>, Vec<u8>, Duration) {
+        let (to, got) = broker();
+        let (listener, address) = listen();
+        let proxy = std::thread::spawn(move || serve(listener.accept().unwrap().0, to, &Arc::new(faults)));
+        let began = Instant::now();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(&REQUEST).unwrap();
+        let mut answer = Vec::new();
+        // An answer, or the end.
+        let mut byte = [0];
+        while answer.len() < ANSWER.len() && client.read(&mut byte).is_ok_and(|read| read > 0) {
+            answer.push(byte[0]);
+        }
+        let took = began.elapsed();
+        drop(client);
+        proxy.join().unwrap();
+        (got.join().unwrap(), answer, took)
+    }
+
+    #[test]
+    fn each_fault_does_what_it_says() {
+        let (whole, none) = (&REQUEST[..], &[][..]);
+        let half = REQUEST.len() / 2;
+        let requests: [(&'static [Fault], &[u8], &[u8]); 5] = [
+            (&[], whole, &ANSWER),
+            (&[Fault::CutBefore], none, none),
+            (&[Fault::CutInside], &REQUEST[..half], none),
+            (&[Fault::CutAfter], whole, none),
+            (&[Fault::Stall], whole, &ANSWER),
+        ];
+        for (faults, broker, client) in requests {
+            let stall = Duration::from_millis(50);
+            let (got, answer, took) = exchange(Faults::only(faults, &[], stall));
+            assert_eq!((&got[..], &answer[..]), (broker, client), "{faults:?}");
+            assert!(faults != [Fault::Stall] || took >= stall, "{took:?}");
+        }
+        let answers: [(&'static [Fault], &[u8]); 3] =
+            [(&[Fault::Hold], &ANSWER), (&[Fault::Bytes], &ANSWER), (&[Fault::CutAnswer], &ANSWER[..ANSWER.len() / 2])];
+        for (faults, client) in answers {
+            let (got, answer, _) = exchange(Faults::only(&[], faults, Duration::ZERO));
+            assert_eq!((&got[..], &answer[..]), (whole, client), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_ends_the_connection() {
+        let (gone, to) = listen();
+        drop(gone);
+        let (listener, address) = listen();
+        let mut client = TcpStream::connect(address).unwrap();
+        let faults = Arc::new(Faults::only(&[], &[], Duration::ZERO));
+        serve(listener.accept().unwrap().0, to, &faults);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}

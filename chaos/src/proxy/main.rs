@@ -1,7 +1,8 @@
 //! A proxy in front of Kafka brokers that knows where requests and answers begin and end, and spoils some of them.
 //!
-//! `chaos-proxy [OPTION VALUE]… LISTEN=BROKER…` prints `ready`, ends when its standard input does, and says then how
-//! often it did what. Everything it decides comes from `--seed`; what that hits depends on time.
+//! `chaos-proxy [OPTION VALUE]… LISTEN=BROKER…` prints `ready`. Whatever it reads on its standard input ends the faults;
+//! at its end it ends too, and says how often it did what. Everything it decides comes from `--seed`; what that hits
+//! depends on time.
 //!
 //! | option | default | |
 //! |---|---|---|
@@ -73,9 +74,10 @@ fn main() -> ExitCode {
     }
     let mut out = std::io::stdout();
     let _ = writeln!(out, "ready").and_then(|()| out.flush());
-    // Its end is the signal; what is read does not matter.
     let mut sink = [0; 64];
-    while std::io::stdin().read(&mut sink).is_ok_and(|read| read > 0) {}
+    while std::io::stdin().read(&mut sink).is_ok_and(|read| read > 0) {
+        faults.end();
+    }
     let _ = writeln!(out, "{}", faults.counts());
     ExitCode::SUCCESS
 }
