@@ -174,7 +174,7 @@ impl Cluster {
         change
     }
 
-    /// Counts the answers and hints that told anything new.
+    /// Counts what answers told that was new.
     pub fn changes(&self) -> u64 {
         self.changes
     }
@@ -190,21 +190,6 @@ impl Cluster {
     pub fn leader(&self, topic: &str, partition: i32) -> Leader {
         let leaders = self.topics.get(topic).map(|topic| &topic.leaders);
         leaders.and_then(|all| all.get(usize::try_from(partition).ok()?).copied()).unwrap_or(Leader::NONE)
-    }
-
-    /// A leader hint from a Produce answer (KIP-951). True when it is news: a later epoch and a broker whose address
-    /// is known.
-    #[cfg(test)]
-    pub fn hint(&mut self, topic: &str, partition: i32, leader: Leader) -> bool {
-        let known = self.topics.get_mut(topic).and_then(|t| t.leaders.get_mut(usize::try_from(partition).ok()?));
-        match known {
-            Some(known) if leader.epoch > known.epoch && self.brokers.contains_key(&leader.node) => {
-                *known = leader;
-                self.changes += 1;
-                true
-            }
-            _ => false,
-        }
     }
 }
 

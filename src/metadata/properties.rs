@@ -1,4 +1,4 @@
-//! Answers and hints in any order, against a naive model; and what must hold of every change.
+//! Answers in any order, against a naive model; and what must hold of every change.
 
 use std::collections::BTreeMap;
 
@@ -56,16 +56,6 @@ impl Model {
         }
         Some(TopicChange::Known { partitions: count as usize, recreated })
     }
-
-    fn hint(&mut self, name: &str, index: i32, (node, epoch): (i32, i32)) -> bool {
-        let known = (0..self.counts.get(name).copied().unwrap_or(0)).contains(&index);
-        let before = self.leaders.get(&(name.to_owned(), index)).map_or(-1, |leader| leader.1);
-        let news = known && epoch > before && self.brokers.contains_key(&node);
-        if news {
-            self.leaders.insert((name.to_owned(), index), (node, epoch));
-        }
-        news
-    }
 }
 
 fn broker() -> impl Strategy<Value = Broker> {
@@ -108,18 +98,12 @@ fn topic() -> impl Strategy<Value = Topic> {
     })
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Merge(MetadataResponse),
-    Hint(&'static str, i32, (i32, i32)),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let merge = (vec(broker(), 0..4), vec(topic(), 0..4))
-        .prop_map(|(brokers, topics)| Step::Merge(MetadataResponse { brokers, topics, ..MetadataResponse::default() }));
-    let hint = (proptest::sample::select(&NAMES[..]), -1..PARTITIONS + 1, (-1..5_i32, -1..8_i32))
-        .prop_map(|(name, index, leader)| Step::Hint(name, index, leader));
-    prop_oneof![2 => merge, 1 => hint]
+fn answer() -> impl Strategy<Value = MetadataResponse> {
+    (vec(broker(), 0..4), vec(topic(), 0..4)).prop_map(|(brokers, topics)| MetadataResponse {
+        brokers,
+        topics,
+        ..MetadataResponse::default()
+    })
 }
 
 fn leaders(cluster: &Cluster) -> Vec<Leader> {
@@ -128,26 +112,16 @@ fn leaders(cluster: &Cluster) -> Vec<Leader> {
 
 proptest! {
     #[test]
-    fn as_the_model_has_it(steps in vec(step(), 1..12)) {
+    fn as_the_model_has_it(answers in vec(answer(), 1..12)) {
         let (mut cluster, mut model) = (Cluster::default(), Model::default());
-        for step in steps {
+        for response in answers {
             let (before, counts) = (leaders(&cluster), model.counts.clone());
-            let mut recreated = false;
-            let mut old_broker = false;
-            match &step {
-                Step::Merge(response) => {
-                    let changes = cluster.merge(response, |_| true).ok();
-                    let changes =
-                        changes.map(|all| all.into_iter().map(|(name, change)| (name.to_string(), change)).collect::<Vec<_>>());
-                    recreated = changes.iter().flatten().any(|(_, change)| matches!(change, TopicChange::Known { recreated: true, .. }));
-                    old_broker = response.topics.iter().flat_map(|t| &t.partitions).any(|p| p.leader_epoch < 0);
-                    prop_assert_eq!(changes, model.merge(response));
-                }
-                Step::Hint(name, index, leader) => {
-                    let news = cluster.hint(name, *index, Leader { node: leader.0, epoch: leader.1 });
-                    prop_assert_eq!(news, model.hint(name, *index, *leader));
-                }
-            }
+            let changes = cluster.merge(&response, |_| true).ok();
+            let changes =
+                changes.map(|all| all.into_iter().map(|(name, change)| (name.to_string(), change)).collect::<Vec<_>>());
+            let recreated = changes.iter().flatten().any(|(_, change)| matches!(change, TopicChange::Known { recreated: true, .. }));
+            let old_broker = response.topics.iter().flat_map(|t| &t.partitions).any(|p| p.leader_epoch < 0);
+            prop_assert_eq!(changes, model.merge(&response));
             let after = leaders(&cluster);
             if !recreated && !old_broker {
                 for (before, after) in before.iter().zip(&after) {

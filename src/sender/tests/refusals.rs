@@ -10,7 +10,7 @@ use crate::sender::{Command, Ticket};
 use crate::testing::{ErrorCode, Fault};
 
 /// The second batch meets the error, sent once; the third is delivered.
-fn fails_alone(error: ErrorCode) {
+fn fails_alone(error: ErrorCode, kind: DeliveryErrorKind) {
     for idempotent in [true, false] {
         let (options, watch) =
             Watch::on(options(1), move |context| if context.nth == 1 { Fault::Error(error) } else { Fault::None });
@@ -22,7 +22,7 @@ fn fails_alone(error: ErrorCode) {
             match finish(&mut world, &delivery).remove(0) {
                 Ok(_) => assert_ne!(number, 1),
                 Err(failed) => {
-                    assert_eq!((number, failed.broker().map(|broker| broker.code())), (1, Some(error)));
+                    assert_eq!((number, failed.kind()), (1, kind));
                     assert_eq!((failed.written(), failed.attempts()), (Written::No, 1), "{failed}");
                 }
             }
@@ -35,17 +35,23 @@ fn fails_alone(error: ErrorCode) {
 
 #[test]
 fn a_version_that_the_broker_does_not_know_fails_the_batch_alone() {
-    fails_alone(ErrorCode::UNSUPPORTED_VERSION);
+    fails_alone(ErrorCode::UNSUPPORTED_VERSION, DeliveryErrorKind::UnsupportedVersion);
 }
 
 #[test]
 fn a_message_format_that_the_topic_does_not_take_fails_the_batch_alone() {
-    fails_alone(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
+    fails_alone(
+        ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        DeliveryErrorKind::Broker(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT),
+    );
 }
 
 #[test]
 fn a_topic_that_may_not_be_written_to_fails_the_batch_alone() {
-    fails_alone(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    fails_alone(
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+        DeliveryErrorKind::Broker(ErrorCode::TOPIC_AUTHORIZATION_FAILED),
+    );
 }
 
 /// Not allowed to write to the cluster at all: each record says so, and close has nothing to wait for.
