@@ -5,7 +5,7 @@
 #[cfg(all(test, not(loom)))]
 mod properties;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::wire::error_code::ErrorCode;
@@ -67,7 +67,7 @@ pub struct TopicMetadata {
 #[derive(Debug, Default)]
 pub struct Cluster {
     /// By node id.
-    pub brokers: HashMap<i32, BrokerAddress>,
+    pub brokers: BTreeMap<i32, BrokerAddress>,
     /// By name.
     pub topics: HashMap<Arc<str>, TopicMetadata>,
 }
@@ -97,7 +97,7 @@ impl Cluster {
         response: &MetadataResponse,
         asked: impl Fn(&str) -> bool,
     ) -> Result<Vec<(Arc<str>, TopicChange)>, String> {
-        let mut brokers = HashMap::new();
+        let mut brokers = BTreeMap::new();
         let mut unfit = None;
         for broker in &response.brokers {
             match BrokerAddress::new(&broker.host, broker.port) {
