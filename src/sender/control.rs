@@ -340,8 +340,8 @@ impl Sender {
         for (index, id) in ids.iter().enumerate() {
             let leader = self.cluster.leader(&name, index as i32);
             leaderless |= !self.nodes.contains_key(&leader.node);
-            if recreated {
-                self.partitions[*id as usize].sequences.leader_changed();
+            if recreated && self.config.idempotence {
+                self.partitions[*id as usize].lose_log();
             }
             self.set_leader(*id, leader);
         }

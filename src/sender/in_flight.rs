@@ -134,6 +134,8 @@ pub struct PartitionState {
     pub sequences: Sequences,
     /// See [`WalkBack`].
     pub walk_back: Option<WalkBack>,
+    /// The topic was created again since the last epoch: its log knows nothing of what was sent before.
+    pub log_gone: bool,
     /// Number of the next batch to be drained.
     pub next_number: u64,
     /// When what is still in the ring was first seen.
@@ -197,6 +199,7 @@ impl PartitionState {
             lane: None,
             sequences: Sequences::default(),
             walk_back: None,
+            log_gone: false,
             next_number: 0,
             seen: Seen::default(),
             failures: 0,
@@ -216,6 +219,14 @@ impl PartitionState {
     pub fn window(&self, max_in_flight: u32, idempotent: bool) -> u32 {
         let again = !self.queue.is_empty() || self.walk_back.is_some();
         if again || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
+    }
+
+    /// The topic is another one under the same name. An empty log accepts any first sequence number, so what it accepts
+    /// proves nothing of what was sent before: what may be stored ends as possibly written, the rest goes on under a new
+    /// epoch.
+    pub fn lose_log(&mut self) {
+        (self.walk_back, self.log_gone) = (None, true);
+        self.sequences.spoil();
     }
 
     /// Puts a batch that must be sent again in its place: before the first with an equal or higher number, because

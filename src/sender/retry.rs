@@ -256,6 +256,12 @@ impl Sender {
         if partition.walk_back.is_some() {
             return;
         }
+        if std::mem::take(&mut partition.log_gone) {
+            // Copies may lie in the log that is gone, or, where topics go by name, in the new one already.
+            for batch in &mut partition.queue {
+                batch.doubtful |= batch.is_unclear();
+            }
+        }
         // Stamped again, a batch that is in the log would be there twice: first find out which are.
         if let Some(at) = partition.queue.iter().rposition(Batch::is_unclear) {
             partition.walk_back = Some(WalkBack { at });
