@@ -151,7 +151,9 @@ impl Sender {
             let place = self.partitions[id as usize].ring.place.clone();
             self.cluster.hint(&place.topic, place.partition, leader)
         });
-        match Decision::of(error, batch.count, batch.stamp.is_some()) {
+        let decision = Decision::of(error, batch.count, batch.stamp.is_some());
+        super::steps::decided(decision);
+        match decision {
             Decision::Delivered => {
                 let topic = self.partitions[id as usize].topic as usize;
                 if first_attempt && answer.log_append_time >= 0 {

@@ -20,6 +20,7 @@ mod retry;
 mod shared;
 mod shutdown;
 mod split;
+mod steps;
 mod stranger;
 mod tally;
 #[cfg(all(test, feature = "testing"))]
@@ -57,6 +58,8 @@ pub use backoff::Random;
 pub use in_flight::Run;
 pub use outbox::{Outbox, Report};
 pub use shared::{Command, Life, Shared, Ticket};
+#[cfg(feature = "testing")]
+pub use steps::{Taken, take_counts};
 pub use tally::Stats;
 pub use topic::TopicShared;
 
