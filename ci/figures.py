@@ -120,25 +120,35 @@ def example(name, *options):
 
 
 def slow_broker(arguments):
-    """Records per second of the two partitions whose broker is well, by what the third one is."""
-    print("\n| the first of three brokers | M records/s of the other two |")
-    print("|---|---|")
+    """Records per second of the two threads whose broker is well, by what the third one is."""
+    print("\n| the first of three brokers | M records/s of the other two | each with 1,000 partitions |")
+    print("|---|---|---|")
     kinds = {
         "gets nothing": [],
         "well": [],
         "0.5 s per request": ["--slow-broker", "0,500000"],
         "answers nothing": ["--slow-broker", "0,600000000"],
     }
-    rates = {kind: [] for kind in kinds}
+    partitions = ["3", "3000"]
+    rates = {(kind, count): [] for kind in kinds for count in partitions}
     for _ in range(arguments.rounds):
-        for kind, options in kinds.items():
-            with sink(arguments, "--brokers", "3", *options) as address:
-                skipped = ["1"] if kind == "gets nothing" else []
-                text = example("slow_broker", address, "t-3", "3", "4", *[f"skip={n}" for n in skipped])
-            each = [int(rate) for rate in re.findall(r"partition [12]: (\d+) records/s", text)]
-            rates[kind].append(sum(each) / 1e6)
-    for kind, values in rates.items():
-        print(f"| {kind} | {spread(values, 1)} |")
+        for kind, count in rates:
+            with sink(arguments, "--brokers", "3", *kinds[kind]) as address:
+                skip = ["skip=1"] if kind == "gets nothing" else []
+                text = example("slow_broker", address, f"t-{count}", count, "4", "threads=3", *skip)
+            each = [int(rate) for rate in re.findall(r"thread [12]: (\d+) records/s", text)]
+            rates[kind, count].append(sum(each) / 1e6)
+    for kind in kinds:
+        print(f"| {kind} | {' | '.join(spread(rates[kind, count], 1) for count in partitions)} |")
+
+
+def ack_delay(arguments):
+    """One partition, defaults, a broker that answers each request 5 ms later."""
+    rates = []
+    for _ in range(arguments.rounds):
+        with sink(arguments, "--ack-delay-us", "5000") as address:
+            rates.append(bench(address, "t-1", arguments.records, [])["records_per_s"] / 1e6)
+    print(f"\n- 5 ms before each answer, one partition, defaults: {spread(rates, 1)} M records/s")
 
 
 def idle(arguments):
@@ -148,15 +158,18 @@ def idle(arguments):
             print("- " + example("idle", address, "t-1000", "1000", "20", f"driver={driver}").strip())
 
 
+REST = {"ack-delay": ack_delay, "slow-broker": slow_broker, "idle": idle}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sink", required=True)
     parser.add_argument("--limit", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--records", type=int, default=10_000_000)
-    parser.add_argument("rows", nargs="*", help=f"default: all of {' '.join([*ROWS, *RATES])} slow-broker idle")
+    parser.add_argument("rows", nargs="*", help=f"default: all of {' '.join([*ROWS, *RATES, *REST])}")
     arguments = parser.parse_args()
-    known = [*ROWS, *RATES, "slow-broker", "idle"]
+    known = [*ROWS, *RATES, *REST]
     if unknown := [row for row in arguments.rows if row not in known]:
         parser.error(f"no row {' '.join(unknown)}: there are {' '.join(known)}")
     subprocess.run(["cargo", "build", "--release", "-q", "-p", "ringmail-cli"], cwd=ROOT, check=True)
@@ -166,10 +179,8 @@ def main():
         throughput(arguments, rows)
     if rows := [row for row in RATES if row in wanted]:
         latency(arguments, rows)
-    if "slow-broker" in wanted:
-        slow_broker(arguments)
-    if "idle" in wanted:
-        idle(arguments)
+    for name in [name for name in REST if name in wanted]:
+        REST[name](arguments)
 
 
 main()

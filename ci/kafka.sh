@@ -5,15 +5,19 @@
 #   ci/kafka.sh venv                          a Python with confluent-kafka, the reader that is not ours (once)
 #   ci/kafka.sh start one DIR [key=value]…    one combined broker; extra broker properties may follow
 #   ci/kafka.sh start three DIR [key=value]…  a controller (node 0) and brokers 1, 2, 3
+#   ci/kafka.sh start proxied DIR [key=value]…  as three, and each broker has a second listener whose advertised address
+#                                             is a proxy's: DIR/routes has a line `PROXY BROKER` for each of them
 #   ci/kafka.sh bootstrap DIR                 prints HOST:PORT[,HOST:PORT…]
 #   ci/kafka.sh pid NODE DIR                  prints the node's process id
 #   ci/kafka.sh kill9 NODE DIR                kill -9, at once
 #   ci/kafka.sh restart NODE DIR              starts a stopped or killed node again, same ports and logs
+#   ci/kafka.sh launch NODE DIR               the same without waiting until it is up
 #   ci/kafka.sh stop DIR                      SIGTERM to every node, kill -9 after 15 s
 #   ci/kafka.sh tool CLASS ARG…               a tool of Kafka: TopicCommand, DumpLogSegments, kafka.admin.ConfigCommand …
 #
 # DIR holds everything of a cluster: properties, logs, pid files. Ports are free ones below the ephemeral range, or
-# PORTS="p1 p2 …" (one: broker, controller; three: controller, broker 1, 2, 3). What is downloaded or made once lies in
+# PORTS="p1 p2 …" (one: broker, controller; three: controller, broker 1, 2, 3; proxied: then their second listeners, then
+# their proxies). What is downloaded or made once lies in
 # $RINGMAIL_CACHE (default: .kafka in the repository, ignored by git).
 set -euo pipefail
 
@@ -129,11 +133,15 @@ print(*(s.getsockname()[1] for s in held))
 P
 }
 
-# properties DIR NODE ROLES CONTROLLER_PORT BROKER_PORT REPLICATION [key=value]…
+# properties DIR NODE ROLES CONTROLLER_PORT BROKER_PORT[:CLIENT_PORT:PROXY_PORT] REPLICATION [key=value]…
 properties() {
-  local dir=$1 node=$2 roles=$3 controller=$4 port=$5 replication=$6 listeners=
+  local dir=$1 node=$2 roles=$3 controller=$4 port=$5 replication=$6 listeners= advertised= client proxy
   shift 6
-  case $roles in *broker*) listeners=PLAINTEXT://127.0.0.1:$port ;; esac
+  case $roles in *broker*) listeners=PLAINTEXT://127.0.0.1:${port%%:*} advertised=$listeners ;; esac
+  if [[ $port = *:* ]]; then
+    IFS=: read -r _ client proxy <<<"$port"
+    listeners=$listeners,CLIENT://127.0.0.1:$client advertised=$advertised,CLIENT://127.0.0.1:$proxy
+  fi
   case $roles in *controller*) listeners=${listeners:+$listeners,}CONTROLLER://127.0.0.1:$controller ;; esac
   local controller_node=1
   [ "$replication" = 1 ] || controller_node=0
@@ -143,9 +151,9 @@ node.id=$node
 controller.quorum.voters=$controller_node@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
 listeners=$listeners
-$(case $roles in *broker*) echo "advertised.listeners=PLAINTEXT://127.0.0.1:$port" ;; esac)
+${advertised:+advertised.listeners=$advertised}
 $(case $roles in *broker*) echo inter.broker.listener.name=PLAINTEXT ;; esac)
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT
 log.dirs=$dir/node$node
 $(printf '%s=1\n' offsets.topic.num.partitions transaction.state.log.num.partitions share.coordinator.state.topic.num.partitions)
 $(printf "%s=$replication\n" offsets.topic.replication.factor transaction.state.log.replication.factor share.coordinator.state.topic.replication.factor default.replication.factor)
@@ -216,13 +224,21 @@ start_one() { # start_one DIR [key=value]…
   await_brokers "$dir" 1 "127.0.0.1:${ports[0]}"
 }
 
-start_three() { # start_three DIR [key=value]…
-  prepare "$1"
-  shift
-  local ports node
-  read -r -a ports <<<"${PORTS:-$(free_ports 4)}"
+start_three() { # start_three three|proxied DIR [key=value]…
+  local kind=$1 ports node port count=4
+  prepare "$2"
+  shift 2
+  [ "$kind" = three ] || count=10
+  read -r -a ports <<<"${PORTS:-$(free_ports $count)}"
   properties "$dir" 0 controller "${ports[0]}" 0 3 "$@" >"$dir/node0.properties"
-  for node in 1 2 3; do properties "$dir" $node broker "${ports[0]}" "${ports[$node]}" 3 "$@" >"$dir/node$node.properties"; done
+  for node in 1 2 3; do
+    port=${ports[$node]}
+    if [ "$kind" = proxied ]; then
+      port=$port:${ports[$((node + 3))]}:${ports[$((node + 6))]}
+      echo "127.0.0.1:${ports[$((node + 6))]} 127.0.0.1:${ports[$((node + 3))]}" >>"$dir/routes"
+    fi
+    properties "$dir" $node broker "${ports[0]}" "$port" 3 "$@" >"$dir/node$node.properties"
+  done
   echo "127.0.0.1:${ports[1]},127.0.0.1:${ports[2]},127.0.0.1:${ports[3]}" >"$dir/bootstrap"
   for node in 0 1 2 3; do format $node "$dir"; KAFKA_HEAP=384m launch $node "$dir"; done
   await_brokers "$dir" 3 "127.0.0.1:${ports[1]}" "127.0.0.1:${ports[2]}" "127.0.0.1:${ports[3]}"
@@ -238,7 +254,7 @@ restart() { # restart NODE DIR: waits until the node sees the whole cluster agai
   launch "$1" "$2"
   local brokers=1 address
   [ -e "$2/node3.properties" ] && brokers=3
-  address=$(sed -n 's;^advertised.listeners=PLAINTEXT://;;p' "$2/node$1.properties")
+  address=$(sed -n 's;^advertised.listeners=PLAINTEXT://\([^,]*\).*;\1;p' "$2/node$1.properties")
   [ -z "$address" ] || await_brokers "$2" "$brokers" "$address"
 }
 
@@ -267,12 +283,12 @@ case ${1:-help} in
   python) venv; echo "$python" ;;
   start)
     jars
-    [ $# -ge 3 ] || die "start one|three DIR [key=value]…"
-    case $2 in one) start_one "${@:3}" ;; three) start_three "${@:3}" ;; *) die "start one or three?" ;; esac
+    [ $# -ge 3 ] || die "start one|three|proxied DIR [key=value]…"
+    case $2 in one) start_one "${@:3}" ;; three | proxied) start_three "${@:2}" ;; *) die "start one, three or proxied?" ;; esac
     ;;
   bootstrap) cat "$2/bootstrap" ;;
   pid) cat "$3/node$2.pid" ;;
-  kill9 | restart) "$1" "$2" "$(cd "$3" && pwd)" ;;
+  kill9 | restart | launch) "$1" "$2" "$(cd "$3" && pwd)" ;;
   stop) stop "$(cd "$2" && pwd)" ;;
   tool) tool "${@:2}" ;;
   *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" ;;

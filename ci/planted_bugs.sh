@@ -20,7 +20,7 @@ lost_answers         connection src/sender/ack.rs /batches.extend(answers.drain(
 not_written          connection src/sender/lanes.rs s/request.sent || !cut_off, kind/false, kind/
 expiry_of_the_next   connection src/sender/in_flight.rs s/self.seen.front().map(|(_, at)| \*at)/self.opened/
 kept_segment         connection src/sender/split.rs s/split.left += cuts.len() as u32 - 1/split.left += cuts.len() as u32/
-unchecked_index      connection src/metadata/mod.rs s/count.unwrap_or(0).min(heard.partitions.len())/count.unwrap_or(0).min(1 << 20)/
+unchecked_index      connection src/metadata/mod.rs s/|index| \*index < heard.partitions.len()/|index| *index < 1 << 20/
 lost_abort           accumulator_script src/accumulator/private_claim.rs s/self.accumulator.put(prepared);$/let _ = prepared;/
 skipped_settle       accumulator_script src/accumulator/drain.rs s/let _ = segment.settle(claim.bytes());/let _ = claim;/
 no_first_notice      accumulator_script src/accumulator/ring.rs s/first || (before < leave_at/first \&\& (before < leave_at/
@@ -58,7 +58,7 @@ search() { # search TARGET SECONDS
   # A million inputs at most: what takes more is not found for practical purposes.
   "$target_dir/$host/release/$1" "$work/new" "$tree/fuzz/seeds/$1" -seed=1 -max_len=400 -runs=1000000 \
     -max_total_time="$2" -timeout=10 -rss_limit_mb=256 -artifact_prefix="$work/" >"$work/log" 2>&1 </dev/null || status=$?
-  inputs=$(grep -ao '^#[0-9]*' "$work/log" | tail -n 1 | tr -d '#')
+  inputs=$(grep -ao '^#[0-9]\+' "$work/log" | tail -n 1 | tr -d '#')
   return $status
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a real Kafka: the command `ringmail` as a new user meets it, a million lines read back by a client
 # that is not ours, what Kafka's own DumpLogSegments says of our batches, `ringmail verifiable-producer` beside Kafka's
-# own, and tests/real_kafka.rs (kills, restarts).
+# own, tests/model_script (is the embedded broker as strict?), and tests/real_kafka (kills, restarts).
 #
 #   ci/real_kafka.sh [SCENARIO…]     all scenarios, or those named (see the list at the end)
 #
@@ -244,10 +244,16 @@ library() {
   grep -a -E "^(foreign reader|test |dump)" "$work/out" | cut -c1-200 | sed 's/^/        /' || true
 }
 
+# One script of requests to Kafka and to the embedded broker: here Kafka's half. TAKE=1 takes the transcript anew.
+script() {
+  timed "tests/model_script" env RINGMAIL_WORK="$work" cargo test --release -q --test model_script -- --ignored --nocapture
+  grep -a -E "answers as in the transcript" "$work/out" | sed 's/^/        /' || true
+}
+
 # ---- run -------------------------------------------------------------------------------------------------------------
 
 scenarios=("$@")
-[ ${#scenarios[@]} -gt 0 ] || scenarios=(mistakes typing million acks small_batches drivers verifiable library)
+[ ${#scenarios[@]} -gt 0 ] || scenarios=(mistakes typing million acks small_batches drivers verifiable script library)
 "$kafka" jars
 python=$("$kafka" python)
 cargo build --release -q -p ringmail-cli

@@ -1,8 +1,9 @@
-//! One thread per partition, all on one producer and one `buffer.memory`; prints each partition's records per second.
+//! One thread per partition, all on one producer and one `buffer.memory`; prints each thread's records per second.
 //! Shows that a broker that is slow, or answers nothing, does not take the others' memory or time.
 //!
 //! Without arguments: an embedded cluster of three whose first broker never answers. Else: `slow_broker BROKER TOPIC
-//! PARTITIONS SECONDS [key=value…]`, where `skip=N` sends nothing to the first N partitions.
+//! PARTITIONS SECONDS [key=value…]`, where `threads=N` lets thread t of N send to the partitions t, t + N, t + 2 N… in
+//! turn, and `skip=N` leaves out the first N threads.
 #![allow(clippy::unwrap_used, reason = "an example shows the calls, not the handling of every error")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -23,22 +24,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (broker, topic) = (argument(0, &own), argument(1, "slow"));
     let (partitions, seconds): (usize, f64) = (argument(2, "3").parse()?, argument(3, "0.5").parse()?);
 
-    let delivered: &'static [AtomicU64] = (0..partitions).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak();
+    let number = |key: &str| arguments.iter().find_map(|setting| setting.strip_prefix(key)?.parse::<usize>().ok());
+    let (threads, skipped) = (number("threads=").unwrap_or(partitions), number("skip=").unwrap_or(0));
+
+    let delivered: &'static [AtomicU64] = (0..threads).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak();
     let mut builder = Producer::builder().bootstrap_servers(&broker).max_block(Duration::from_millis(200)).listener(
-        move |partition: u64, result: Result<&RecordMetadata, &DeliveryError>| {
+        move |thread: u64, result: Result<&RecordMetadata, &DeliveryError>| {
             if result.is_ok() {
-                delivered[partition as usize].fetch_add(1, Relaxed);
+                delivered[thread as usize].fetch_add(1, Relaxed);
             }
         },
     );
-    let mut skipped = 0;
     for setting in arguments.iter().skip(4) {
         let (key, value) = setting.split_once('=').ok_or("settings are key=value")?;
-        if key == "skip" {
-            skipped = value.parse()?;
-            continue;
+        if !["threads", "skip"].contains(&key) {
+            builder = builder.set(key, value);
         }
-        builder = builder.set(key, value);
     }
     let producer = builder.build()?;
     producer.warm_up(&[&topic])?;
@@ -47,13 +48,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stop = AtomicBool::new(false);
     let started = Instant::now();
     let rates = std::thread::scope(|scope| {
-        for partition in skipped..partitions {
+        for thread in skipped..threads {
             let (topic, stop) = (&topic, &stop);
             scope.spawn(move || {
-                let record = Record::value(&[7; 100]).with_partition(partition as i32);
-                while !stop.load(Relaxed) {
+                let record = Record::value(&[7; 100]);
+                let mut its = (thread..partitions).step_by(threads).cycle();
+                while let Some(partition) = its.next().filter(|_| !stop.load(Relaxed)) {
                     // No room within max.block.ms: the broker is behind, and its records are not taken now.
-                    let _ = topic.send_tagged(record, partition as u64);
+                    let _ = topic.send_tagged(record.with_partition(partition as i32), thread as u64);
                 }
             });
         }
@@ -67,8 +69,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stop.store(true, Relaxed);
         rates
     });
-    for (partition, rate) in rates.iter().enumerate() {
-        println!("partition {partition}: {:.0} records/s", rate);
+    for (thread, rate) in rates.iter().enumerate() {
+        println!("thread {thread}: {:.0} records/s", rate);
     }
     let left = producer.close(Duration::from_millis(200))?;
     println!("left behind: {} records", left.records());

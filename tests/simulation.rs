@@ -3,7 +3,7 @@
 //! `SEEDS=20000 FROM=0 cargo test --release --test simulation` runs so many; `THREADS=2` on so many cores. `REPEAT=1`
 //! runs each seed twice and compares, `KEEP_GOING=1` goes on after a failure,
 //! `SHOW=1` tells what happens. A failing seed prints the one line that runs it again.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::panic::catch_unwind;
 use std::sync::Mutex;

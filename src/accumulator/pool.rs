@@ -356,6 +356,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of runs: minutes")]
     fn an_odd_size_ends_in_smaller_runs() {
         let pool = Pool::new(1024 + 256 * 3 + 16 + 2).unwrap();
         let whole = [2, 0, 1, 0, 3, 1];

@@ -1,5 +1,6 @@
 //! The room as a whole, single-threaded, and a stress test with real threads. The models are in `models.rs`.
 
+mod beyond;
 mod stress;
 
 use std::sync::Arc;

@@ -67,6 +67,7 @@ struct Whole {
 /// What is needed only where a batch was split or a delivery is polled before it is done.
 #[derive(Default)]
 struct Shared {
+    /// In the order of their ranges.
     parts: Vec<(Range<u32>, Arc<Place>, Outcome)>,
     /// By record index, of which each has one delivery at most.
     waiters: Vec<(u32, Waker)>,
@@ -74,7 +75,8 @@ struct Shared {
 
 impl Shared {
     fn part(&self, index: u32) -> Option<&(Range<u32>, Arc<Place>, Outcome)> {
-        self.parts.iter().find(|(range, ..)| range.contains(&index))
+        let at = self.parts.partition_point(|(range, ..)| range.end <= index);
+        self.parts.get(at).filter(|(range, ..)| range.contains(&index))
     }
 }
 
@@ -238,7 +240,9 @@ impl CompletionRef {
         let slot = unsafe { self.slot().as_ref() };
         {
             let mut shared = held(slot.shared.lock());
-            shared.get_or_insert_default().parts.push((range.clone(), place.clone(), outcome.clone()));
+            let parts = &mut shared.get_or_insert_default().parts;
+            let at = parts.partition_point(|(known, ..)| known.start < range.start);
+            parts.insert(at, (range.clone(), place.clone(), outcome.clone()));
             slot.state.fetch_or(PARTIAL, AcqRel);
         }
         slot.wake(Some(&range));

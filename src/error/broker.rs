@@ -30,6 +30,11 @@ impl BrokerError {
         Self { code, message: message.filter(|text| !text.is_empty()).map(fit), from: None }
     }
 
+    /// The same error of a single record, of which the broker said this.
+    pub(crate) fn with_message(&self, message: &str) -> Self {
+        Self { from: self.from.clone(), ..Self::new(self.code, Some(message)) }
+    }
+
     /// The broker that sent it, as `host:port`.
     pub(crate) fn from(self, broker: Arc<str>) -> Self {
         Self { from: Some(broker), ..self }

@@ -254,15 +254,18 @@ pub struct Leftover {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// How many, of which a broker may have stored some.
+    /// How many.
     pub records: u64,
+    /// How many of these had been sent, so that a broker may have stored them; the others are certainly not written.
+    pub possibly_written: u64,
 }
 
 impl CloseReport {
-    /// Counts `records` of a partition as left behind; one call per partition, in any order.
-    pub(crate) fn leave(&mut self, topic: &Arc<str>, partition: i32, records: u64) {
+    /// Counts `records` of a partition as left behind, `possibly_written` of them sent; one call per partition, in any
+    /// order.
+    pub(crate) fn leave(&mut self, topic: &Arc<str>, partition: i32, records: u64, possibly_written: u64) {
         if records > 0 {
-            self.leftovers.push(Leftover { topic: topic.clone(), partition, records });
+            self.leftovers.push(Leftover { topic: topic.clone(), partition, records, possibly_written });
         }
     }
 
@@ -280,6 +283,11 @@ impl CloseReport {
     pub fn records(&self) -> u64 {
         self.leftovers.iter().map(|left| left.records).sum()
     }
+
+    /// How many of these a broker may have stored, in all.
+    pub fn possibly_written(&self) -> u64 {
+        self.leftovers.iter().map(|left| left.possibly_written).sum()
+    }
 }
 
 impl fmt::Display for CloseReport {
@@ -287,7 +295,12 @@ impl fmt::Display for CloseReport {
         if self.is_clean() {
             return f.write_str("closed, nothing was left");
         }
-        write!(f, "closed with {} records left:", self.records())?;
+        write!(
+            f,
+            "closed with {} records left, {} of them possibly written:",
+            self.records(),
+            self.possibly_written()
+        )?;
         const NAMED: usize = 10;
         for left in self.leftovers.iter().take(NAMED) {
             write!(f, " {}-{}: {}", left.topic, left.partition, left.records)?;
@@ -353,14 +366,14 @@ mod tests {
         let mut report = CloseReport::default();
         assert!(report.is_clean());
         let topic: Arc<str> = "t".into();
-        report.leave(&topic, 0, 0);
+        report.leave(&topic, 0, 0, 0);
         assert!(report.is_clean(), "nothing left in a partition is nothing");
         for partition in 1..=12 {
-            report.leave(&topic, partition, 2);
+            report.leave(&topic, partition, 2, u64::from(partition == 7));
         }
-        assert_eq!((report.records(), report.leftovers().len()), (24, 12));
+        assert_eq!((report.records(), report.possibly_written(), report.leftovers().len()), (24, 1, 12));
         let text = report.to_string();
-        assert!(text.contains("24 records") && text.contains("t-10: 2"), "{text}");
+        assert!(text.contains("24 records left, 1 of them possibly") && text.contains("t-10: 2"), "{text}");
         assert!(text.ends_with("and 2 partitions more"), "{text}");
     }
 }

@@ -39,6 +39,9 @@ fn config(add: &mut dyn FnMut(String, Vec<u8>)) {
     add("defaults".into(), defaults.into_bytes());
     let servers = "bootstrap.servers = a:1, [::1]:65535 ,PLAINTEXT://b:2\nacks=0\nretries=0\nlinger.ms=250\n";
     add("servers".into(), servers.into());
+    // One step from what is refused.
+    let limits = "bootstrap.servers=a:1\nmax.in.flight.requests.per.connection=5\nlinger.ms=2147483647\n";
+    add("limits".into(), limits.into());
     add("wrong".into(), "bootstrap.servers=a:1\nlingr.ms=5\ncompression.type=zstd\nsasl.jaas.config=secret\n".into());
     add("sizes".into(), "bootstrap.servers=a:1\nbuffer.memory=65536\nmax.request.size=65536\nbatch.size=1\n".into());
 }

@@ -154,6 +154,7 @@ impl Cluster {
 
     /// A leader hint from a Produce answer (KIP-951). True when it is news: a later epoch and a broker whose address
     /// is known.
+    #[cfg(test)]
     pub fn hint(&mut self, topic: &str, partition: i32, leader: Leader) -> bool {
         let known = self.topics.get_mut(topic).and_then(|t| t.leaders.get_mut(usize::try_from(partition).ok()?));
         match known {

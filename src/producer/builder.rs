@@ -68,7 +68,8 @@ impl ProducerBuilder {
         /// `max.block.ms`: how long a blocking call may wait for metadata or room. Default: 60 s.
         max_block(max_block: Duration);
         /// `max.in.flight.requests.per.connection`: unacknowledged batches per partition, 1 to 5 when idempotent.
-        /// Default: 5.
+        /// Default: 5. Idempotent, a partition's order is kept whatever this is. With idempotence off, only 1 keeps it:
+        /// with more, a batch that is sent again may end up behind those that were sent after it.
         max_in_flight(batches: usize);
         /// `max.request.size`: the largest request, and so the largest record. Default: 1 MiB.
         max_request_size(bytes: u32);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Sender;
 use super::connection::Request;
+use super::cut_out::{self, Refused};
 use super::in_flight::Batch;
 use super::transmit::ConnectionId;
 use crate::completion::Outcome;
@@ -20,6 +21,7 @@ pub struct Answer {
     base_offset: i64,
     log_append_time: i64,
     message: Option<String>,
+    refused: Refused,
     leader: Option<Leader>,
 }
 
@@ -42,6 +44,8 @@ pub enum Decision {
     Retry,
     /// It is too large for the topic: send it in parts.
     Split,
+    /// Nothing of it is stored because of the records that the answer names: send the others.
+    CutOut,
     /// Its sequence is not the next one.
     OutOfSequence,
     /// It cannot be delivered.
@@ -49,8 +53,9 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// The table of producer errors. `records` of the batch: a single one cannot be split.
-    pub fn of(error: ErrorCode, records: u32, idempotent: bool) -> Self {
+    /// The table of producer errors. `records` of the batch: a single one cannot be split. `named`: how many of them the
+    /// answer names as being at fault.
+    pub fn of(error: ErrorCode, records: u32, named: usize, idempotent: bool) -> Self {
         match error {
             ErrorCode::NONE => Self::Delivered,
             // The broker has it already, under these very sequence numbers.
@@ -59,10 +64,17 @@ impl Decision {
                 Self::OutOfSequence
             }
             ErrorCode::MESSAGE_TOO_LARGE if records > 1 => Self::Split,
+            // Nothing else concerns single records.
+            ErrorCode::INVALID_RECORD | ErrorCode::INVALID_TIMESTAMP if named > 0 => Self::CutOut,
             error if error.is_retriable() => Self::Retry,
             _ => Self::Fail,
         }
     }
+}
+
+/// With these errors brokers name the leader.
+fn names_leader(error: ErrorCode) -> bool {
+    matches!(error, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
 }
 
 /// These errors say that this copy may have been appended.
@@ -134,7 +146,7 @@ impl Sender {
         result
     }
 
-    fn settle(&mut self, mut batch: Batch, answer: Answer, name: &Arc<str>) {
+    fn settle(&mut self, mut batch: Batch, mut answer: Answer, name: &Arc<str>) {
         self.book_out(&mut batch);
         let id = batch.partition;
         let error = answer.error;
@@ -146,12 +158,11 @@ impl Sender {
         }
         if error.is_invalid_metadata() {
             self.want_metadata();
+            self.doubt_hint(id, batch.node);
         }
-        let moved = answer.leader.is_some_and(|leader| {
-            let place = self.partitions[id as usize].ring.place.clone();
-            self.cluster.hint(&place.topic, place.partition, leader)
-        });
-        let decision = Decision::of(error, batch.count, batch.stamp.is_some());
+        let hint = answer.leader.filter(|_| names_leader(error));
+        cut_out::tidy(&mut answer.refused, batch.count);
+        let decision = Decision::of(error, batch.count, answer.refused.len(), batch.stamp.is_some());
         super::steps::decided(decision);
         match decision {
             Decision::Delivered => {
@@ -171,12 +182,14 @@ impl Sender {
                 self.delivered(batch, outcome);
             }
             Decision::Retry => {
+                let node = batch.node;
                 self.retry(batch, DeliveryErrorKind::Broker(error));
-                if let Some(leader) = answer.leader.filter(|_| moved) {
-                    self.set_leader(id, leader);
+                if let Some(leader) = hint {
+                    self.take_hint(id, node, leader);
                 }
             }
             Decision::Split => self.split(batch),
+            Decision::CutOut => self.cut_out(batch, error, &answer.refused),
             Decision::OutOfSequence => self.out_of_sequence(batch),
             Decision::Fail if error == ErrorCode::MESSAGE_TOO_LARGE => self.fail(batch, DeliveryErrorKind::TooLarge),
             Decision::Fail => self.fail(batch, DeliveryErrorKind::Broker(error)),
@@ -235,14 +248,15 @@ impl Sender {
 impl From<PartitionAnswer<'_>> for Answer {
     fn from(answer: PartitionAnswer<'_>) -> Self {
         let message = answer.error_message.map(str::to_owned).or_else(|| {
-            let (index, message) = answer.record_errors.into_iter().next()?;
-            Some(format!("record {index} of the batch: {}", message?))
+            let (index, message) = answer.record_errors.first()?;
+            Some(format!("record {index} of the batch: {}", message.as_ref()?))
         });
         Self {
             error: answer.error,
             base_offset: answer.base_offset,
             log_append_time: answer.log_append_time,
             message,
+            refused: answer.record_errors,
             leader: answer.current_leader.map(|(node, epoch)| Leader { node, epoch }).filter(|leader| leader.node >= 0),
         }
     }
@@ -254,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_each_error_decides() {
-        let of = |code, idempotent| Decision::of(ErrorCode(code), 10, idempotent);
+        let of = |code, idempotent| Decision::of(ErrorCode(code), 10, 0, idempotent);
         for retriable in [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 56, 74, 75, 89, 100, 103] {
             assert_eq!(of(retriable, true), Decision::Retry, "{retriable}");
             assert_eq!(of(retriable, false), Decision::Retry, "{retriable}");
@@ -270,6 +284,6 @@ mod tests {
             (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail)
         );
         assert_eq!(of(10, true), Decision::Split);
-        assert_eq!(Decision::of(ErrorCode(10), 1, true), Decision::Fail);
+        assert_eq!(Decision::of(ErrorCode(10), 1, 0, true), Decision::Fail);
     }
 }

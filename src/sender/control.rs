@@ -78,6 +78,11 @@ impl Sender {
         self.control.wanted = true;
     }
 
+    /// Metadata is to be asked for at once.
+    pub(super) fn want_metadata_now(&mut self) {
+        (self.control.wanted, self.control.not_before) = (true, self.now.monotonic);
+    }
+
     /// Somebody asked for this topic.
     pub(super) fn want_topic(&mut self, shared: &Arc<TopicShared>) -> usize {
         let now = self.now.monotonic;
@@ -314,7 +319,7 @@ impl Sender {
         }
     }
 
-    /// True when a partition of it has no leader that can be connected to.
+    /// True when a partition of it has no leader that can be connected to, or one that is in doubt.
     fn take_topic(&mut self, at: usize, count: usize, recreated: bool) -> bool {
         let topic = &mut self.topics[at];
         let name = topic.shared.name.clone();
@@ -339,11 +344,13 @@ impl Sender {
         let mut leaderless = false;
         for (index, id) in ids.iter().enumerate() {
             let leader = self.cluster.leader(&name, index as i32);
-            leaderless |= !self.nodes.contains_key(&leader.node);
-            if recreated && self.config.idempotence {
-                self.partitions[*id as usize].lose_log();
+            if recreated {
+                self.partitions[*id as usize].hint = None;
+                if self.config.idempotence {
+                    self.partitions[*id as usize].lose_log();
+                }
             }
-            self.set_leader(*id, leader);
+            leaderless |= self.heard_leader(*id, leader);
         }
         shared.publish(count as u32);
         leaderless

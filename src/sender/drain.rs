@@ -308,9 +308,11 @@ impl Sender {
             opened,
             stamp: None,
             crc: None,
+            node: -1,
             attempts: 0,
             possibly_written: false,
             doubtful: false,
+            shortened: false,
             told: false,
             lent: false,
             on_lane: false,
@@ -407,6 +409,7 @@ impl Sender {
         batch.on_lane = true;
         self.shared.tally.left(batch.count);
         let partition = &mut self.partitions[id as usize];
+        batch.node = partition.leader;
         partition.unacked += 1;
         partition.unacked_positions.push(batch.position);
         partition.lane = Some(lane);

@@ -19,6 +19,11 @@ impl Sequence {
     pub const fn plus(self, count: u32) -> Self {
         Self(((self.0 as u32).wrapping_add(count) & i32::MAX as u32) as i32)
     }
+
+    /// Whether it comes before `other`, 2^30 numbers at most.
+    const fn is_before(self, other: Self) -> bool {
+        matches!((other.0 as u32).wrapping_sub(self.0 as u32) & i32::MAX as u32, 1..=0x4000_0000)
+    }
 }
 
 /// What makes a batch recognisable when it is sent twice.
@@ -39,6 +44,8 @@ pub struct Sequences {
     identity: Option<(ProducerId, ProducerEpoch)>,
     next: u32,
     acked: bool,
+    /// The furthest batch of this epoch that was acknowledged: its first number.
+    newest: Option<Sequence>,
     spoiled: bool,
 }
 
@@ -52,7 +59,17 @@ impl Sequences {
     pub fn ack(&mut self, stamp: Stamp) {
         if self.identity == Some((stamp.producer, stamp.epoch)) {
             self.acked = true;
+            if self.newest.is_none_or(|newest| newest.is_before(stamp.sequence)) {
+                self.newest = Some(stamp.sequence);
+            }
         }
+    }
+
+    /// A batch behind the one that was sent under `stamp` was acknowledged. Nothing is accepted behind a gap, so this one
+    /// is in the log as well, whatever a broker says that forgot it.
+    pub fn is_stored(&self, stamp: Stamp) -> bool {
+        self.identity == Some((stamp.producer, stamp.epoch))
+            && self.newest.is_some_and(|newest| stamp.sequence.is_before(newest))
     }
 
     /// The leader changed: until its first ack one batch at a time.
@@ -86,7 +103,7 @@ impl Sequences {
             Some((_, epoch)) => epoch.0 += 1,
             None => {}
         }
-        (self.next, self.acked, self.spoiled) = (0, false, false);
+        *self = Self { identity: self.identity, ..Self::default() };
         true
     }
 
@@ -143,6 +160,23 @@ mod tests {
         assert_eq!(Sequence(i32::MAX).plus(1), Sequence(0));
         assert_eq!(Sequence(i32::MAX - 1).plus(5), Sequence(3));
         assert_eq!(Sequence(0).plus(7), Sequence(7));
+        assert!(Sequence(3).is_before(Sequence(4)) && !Sequence(4).is_before(Sequence(4)));
+        assert!(Sequence(i32::MAX).is_before(Sequence(0)) && !Sequence(0).is_before(Sequence(i32::MAX)));
+    }
+
+    #[test]
+    fn what_stands_before_an_acknowledged_batch_is_stored() {
+        let mut sequences = Sequences::default();
+        let stamps: [Stamp; 3] = std::array::from_fn(|_| sequences.stamp((ProducerId(9), ProducerEpoch(0)), 10));
+        let stored = |sequences: &Sequences| stamps.map(|stamp| sequences.is_stored(stamp));
+        assert_eq!(stored(&sequences), [false; 3]);
+        sequences.ack(stamps[1]);
+        assert_eq!(stored(&sequences), [true, false, false]);
+        sequences.ack(stamps[0]);
+        sequences.leader_changed();
+        assert_eq!(stored(&sequences), [true, false, false], "an earlier one takes nothing back");
+        sequences.bump();
+        assert_eq!(stored(&sequences), [false; 3], "numbers of another epoch");
     }
 
     #[test]

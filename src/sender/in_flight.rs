@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hint::Hint;
 use super::idempotence::{Sequences, Stamp};
 use super::timers::Armed;
 use super::transmit::ConnectionId;
@@ -76,6 +77,8 @@ pub struct Batch {
     pub stamp: Option<Stamp>,
     /// CRC-32C of the header under `stamp` and the records, once computed.
     pub crc: Option<u32>,
+    /// The broker that it was last sent to; -1: none.
+    pub node: i32,
     /// How often it was sent.
     pub attempts: u32,
     /// A copy of it may be in the log: sent in full and never refused for certain since.
@@ -83,6 +86,8 @@ pub struct Batch {
     /// Its records may be in the log, and its own sequence numbers cannot tell: it is a part of a batch that may be there
     /// whole, or a later batch that may be there was given up. It is never stamped again.
     pub doubtful: bool,
+    /// Records were cut out of it and it kept its stamp: its sequence numbers end before those of the next batch begin.
+    pub shortened: bool,
     /// The caller has been told already (delivery timeout); only the bookkeeping is left.
     pub told: bool,
     /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
@@ -96,7 +101,54 @@ pub struct Batch {
     pub trouble: Option<Arc<str>>,
 }
 
+/// Some records of a batch, in order.
+#[derive(Debug)]
+pub struct Piece {
+    /// The records.
+    pub parts: Vec<Part>,
+    /// How many records.
+    pub count: u32,
+    /// Their length, bytes.
+    pub bytes: u32,
+    /// The largest of their timestamp deltas.
+    pub max_timestamp_delta: i64,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
+    }
+}
+
 impl Batch {
+    /// A batch of some of its records that is to be sent, or told of, in its place, with all that has happened to it.
+    pub fn of_piece(&self, piece: Piece) -> Self {
+        Self {
+            partition: self.partition,
+            number: self.number,
+            parts: piece.parts,
+            count: piece.count,
+            bytes: piece.bytes,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.base_timestamp.saturating_add(piece.max_timestamp_delta),
+            position: self.position,
+            topic_id: self.topic_id,
+            opened: self.opened,
+            stamp: self.stamp,
+            crc: None,
+            node: self.node,
+            attempts: self.attempts,
+            possibly_written: self.possibly_written,
+            doubtful: self.doubtful,
+            shortened: self.shortened,
+            told: self.told,
+            lent: self.lent,
+            on_lane: self.on_lane,
+            last_error: self.last_error.clone(),
+            trouble: self.trouble.clone(),
+        }
+    }
+
     /// It may be in the log, and sending it again will tell.
     pub fn is_unclear(&self) -> bool {
         self.stamp.is_some() && self.possibly_written && !self.doubtful
@@ -122,6 +174,10 @@ pub struct PartitionState {
     pub leader: i32,
     /// Epoch of that leader.
     pub leader_epoch: i32,
+    /// A leader that a broker named and metadata has not confirmed.
+    pub hint: Option<Hint>,
+    /// Hints since something was acknowledged.
+    pub hints: u32,
     /// Batches to be sent (again), in order, before anything new is drained.
     pub queue: VecDeque<Batch>,
     /// Batches handed to a connection and not answered.
@@ -136,6 +192,9 @@ pub struct PartitionState {
     pub walk_back: Option<WalkBack>,
     /// The topic was created again since the last epoch: its log knows nothing of what was sent before.
     pub log_gone: bool,
+    /// Number of the first batch of this epoch that is certainly not in the log and never will be under its sequence
+    /// numbers: nothing that was stamped after it is accepted.
+    pub gap: Option<u64>,
     /// Number of the next batch to be drained.
     pub next_number: u64,
     /// When what is still in the ring was first seen.
@@ -152,8 +211,8 @@ pub struct PartitionState {
     pub active: bool,
     /// Earliest delivery timeout among its batches in flight.
     pub expires: Option<Duration>,
-    /// Records that a close gave up.
-    pub left_behind: u64,
+    /// Records that a close gave up, and how many of them are possibly written.
+    pub left_behind: (u64, u64),
     /// Its timer for linger and backoff.
     pub armed: Armed,
     /// Its timer for delivery timeouts: far away, so that it must not be armed with every linger.
@@ -193,6 +252,8 @@ impl PartitionState {
             topic,
             leader: -1,
             leader_epoch: -1,
+            hint: None,
+            hints: 0,
             queue: VecDeque::new(),
             unacked: 0,
             unacked_positions: Vec::new(),
@@ -200,6 +261,7 @@ impl PartitionState {
             sequences: Sequences::default(),
             walk_back: None,
             log_gone: false,
+            gap: None,
             next_number: 0,
             seen: Seen::default(),
             failures: 0,
@@ -208,7 +270,7 @@ impl PartitionState {
             listed: false,
             active: false,
             expires: None,
-            left_behind: 0,
+            left_behind: (0, 0),
             armed: Armed::default(),
             expiry_armed: Armed::default(),
         }
@@ -234,6 +296,13 @@ impl PartitionState {
     pub fn requeue(&mut self, batch: Batch) {
         let at = self.queue.iter().position(|queued| queued.number >= batch.number).unwrap_or(self.queue.len());
         self.queue.insert(at, batch);
+    }
+
+    /// A close gives this batch up.
+    pub fn leave_behind(&mut self, batch: &Batch) {
+        let records = u64::from(batch.count);
+        self.left_behind.0 += records;
+        self.left_behind.1 += if batch.possibly_written || batch.doubtful { records } else { 0 };
     }
 
     /// Everything at ring positions below `mark` is out of the ring and has its answer. `head`: the ring's.

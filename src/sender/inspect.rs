@@ -29,9 +29,10 @@ impl Sender {
         self.partitions.iter().map(|partition| &partition.ring)
     }
 
-    /// The leader epochs that it goes by.
+    /// The leader epochs that it knows of.
     pub fn leader_epochs(&self) -> impl Iterator<Item = i32> {
-        self.partitions.iter().map(|partition| partition.leader_epoch)
+        let places = self.partitions.iter().map(|partition| &partition.ring.place);
+        places.map(|place| self.cluster.leader(&place.topic, place.partition).epoch)
     }
 
     /// What it knows of its partitions, for messages.

@@ -8,8 +8,10 @@ mod ack;
 mod backoff;
 mod connection;
 mod control;
+mod cut_out;
 mod drain;
 mod endpoint;
+mod hint;
 mod idempotence;
 mod in_flight;
 #[cfg(feature = "testing")]

@@ -15,9 +15,13 @@ use crate::wire::error_code::ErrorCode;
 impl Sender {
     /// The batch is in the log: its records get their offsets, its memory goes back.
     pub(super) fn delivered(&mut self, batch: Batch, outcome: Outcome) {
+        let now = self.now.monotonic;
         let partition = &mut self.partitions[batch.partition as usize];
-        partition.failures = 0;
+        (partition.failures, partition.hints) = (0, 0);
         partition.retry_at = Duration::ZERO;
+        if let Some(hint) = partition.hint.as_mut().filter(|hint| hint.leader.node == batch.node) {
+            hint.good_at = now;
+        }
         if let Some(stamp) = batch.stamp {
             partition.sequences.ack(stamp);
         }
@@ -34,13 +38,23 @@ impl Sender {
                 queue.iter().take_while(before).count()
             }
         };
-        let before: Vec<Batch> = queue.drain(..stored).collect();
+        // But for what lost its numbers: it waits for new ones.
+        let (before, unstamped): (Vec<Batch>, Vec<Batch>) =
+            queue.drain(..stored).partition(|queued| queued.stamp.is_some());
+        for queued in unstamped.into_iter().rev() {
+            queue.push_front(queued);
+        }
         if batch.stamp.is_some() {
             // Nor is a part accepted behind the whole: the other parts are where they seem to be.
             let others = queue.iter_mut().take_while(|queued| queued.number <= batch.number);
             for part in others.filter(|queued| queued.number == batch.number && !queued.possibly_written) {
                 part.doubtful = false;
             }
+        }
+        if batch.shortened {
+            // It was not there whole, so those of its numbers that are left out are lost.
+            partition.sequences.spoil();
+            partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
         }
         for batch in before {
             self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
@@ -127,7 +141,10 @@ impl Sender {
             return self.fail(batch, kind);
         }
         let id = batch.partition;
-        self.back_off(id);
+        // What went wrong with an earlier leader says nothing of this one.
+        if batch.node == self.partitions[id as usize].leader {
+            self.back_off(id);
+        }
         let partition = &mut self.partitions[id as usize];
         match partition.walk_back {
             // Back to where it was taken from: it is tried again there.
@@ -136,7 +153,7 @@ impl Sender {
         }
     }
 
-    fn back_off(&mut self, id: u32) {
+    pub(super) fn back_off(&mut self, id: u32) {
         let (backoff, random) = (self.retry_backoff(), self.random.next());
         let partition = &mut self.partitions[id as usize];
         // Several batches that were in flight together fail together: that is one failure.
@@ -161,9 +178,20 @@ impl Sender {
         if batch.told {
             return self.drop_told(batch);
         }
+        if self.is_stored(&batch) {
+            self.partitions[batch.partition as usize].walk_back = None;
+            return self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        }
+        self.lose_numbers(&batch);
+        let error = self.error(&batch, kind);
+        self.resolve(batch, &Outcome::Failed(error));
+    }
+
+    /// The sequence numbers of `batch` will never be used (again).
+    pub(super) fn lose_numbers(&mut self, batch: &Batch) {
         let partition = &mut self.partitions[batch.partition as usize];
         if batch.stamp.is_some() {
-            // Its numbers will never be used: what follows needs new ones.
+            // What follows needs new ones.
             partition.sequences.spoil();
             if batch.possibly_written || batch.doubtful {
                 // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
@@ -174,11 +202,17 @@ impl Sender {
                 for earlier in partition.queue.iter_mut().take(before) {
                     earlier.doubtful |= earlier.is_unclear();
                 }
+            } else {
+                partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
             }
         }
         partition.walk_back = None;
-        let error = self.error(&batch, kind);
-        self.resolve(batch, &Outcome::Failed(error));
+    }
+
+    /// What was accepted behind it proves that the batch is in the log.
+    pub(super) fn is_stored(&self, batch: &Batch) -> bool {
+        let sequences = &self.partitions[batch.partition as usize].sequences;
+        batch.stamp.is_some_and(|stamp| sequences.is_stored(stamp))
     }
 
     pub(super) fn error(&self, batch: &Batch, kind: DeliveryErrorKind) -> DeliveryError {
@@ -224,6 +258,10 @@ impl Sender {
     /// OUT_OF_ORDER_SEQUENCE_NUMBER. With something before it unresolved that is no news. Alone and first, it means a
     /// gap, or a broker that restarted and remembers only the last batch.
     pub(super) fn out_of_sequence(&mut self, mut batch: Batch) {
+        if self.is_stored(&batch) {
+            self.partitions[batch.partition as usize].walk_back = None;
+            return self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        }
         let partition = &mut self.partitions[batch.partition as usize];
         if let Some(walk) = partition.walk_back {
             // Not this one either: this copy is not in the log, as far as this broker remembers.
@@ -284,6 +322,7 @@ impl Sender {
             self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
         let partition = &mut self.partitions[id as usize];
+        partition.gap = None;
         if partition.sequences.bump() {
             stepped(Step::NewEpoch);
         } else {

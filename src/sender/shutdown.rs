@@ -179,8 +179,8 @@ impl Sender {
             self.abandon_in_flight(DeliveryErrorKind::Closed);
         }
         for partition in &mut self.partitions {
-            let left = std::mem::take(&mut partition.left_behind);
-            report.leave(&partition.ring.place.topic, partition.ring.place.partition, left);
+            let (left, possibly_written) = std::mem::take(&mut partition.left_behind);
+            report.leave(&partition.ring.place.topic, partition.ring.place.partition, left, possibly_written);
         }
         let ids: Vec<_> = self.connections.keys().copied().collect();
         for id in ids {
@@ -208,8 +208,9 @@ impl Sender {
     }
 
     fn abandon_batch(&mut self, batch: Batch, kind: DeliveryErrorKind) {
-        if !batch.told {
-            self.partitions[batch.partition as usize].left_behind += u64::from(batch.count);
+        // One that a later batch was accepted behind ends as delivered.
+        if !batch.told && !self.is_stored(&batch) {
+            self.partitions[batch.partition as usize].leave_behind(&batch);
         }
         self.fail(batch, kind);
     }
@@ -250,7 +251,7 @@ impl Sender {
                     batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
                 }
                 if left_behind {
-                    self.partitions[batch.partition as usize].left_behind += u64::from(batch.count);
+                    self.partitions[batch.partition as usize].leave_behind(&batch);
                 }
                 let error = self.error(&batch, kind);
                 self.tell(&mut batch, &Outcome::Failed(error));

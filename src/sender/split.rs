@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sender;
 use super::drain::BATCH_HEADER;
-use super::in_flight::{Batch, Part, Run};
+use super::in_flight::{Batch, Part, Piece, Run};
 use super::outbox::{Deliveries, Waiting};
-use crate::completion::Outcome;
+use crate::completion::{CompletionRef, Outcome};
 use crate::error::DeliveryErrorKind;
 use crate::record::Place;
 use crate::wire::codec::Reader;
@@ -27,20 +27,6 @@ pub struct SplitSegment {
     lent: bool,
     /// Shared with reports that tell of parts; its completion ends with the last of them.
     waiting: Arc<Mutex<Waiting>>,
-}
-
-/// A batch in the making.
-struct Piece {
-    parts: Vec<Part>,
-    count: u32,
-    bytes: u32,
-    max_timestamp_delta: i64,
-}
-
-impl Default for Piece {
-    fn default() -> Self {
-        Self { parts: Vec::new(), count: 0, bytes: 0, max_timestamp_delta: i64::MIN }
-    }
 }
 
 /// The callback thread will read a part of a split segment and tell its Deliveries.
@@ -74,19 +60,7 @@ impl Sender {
             .map(|piece| {
                 let own = stamp;
                 stamp = stamp.map(|s| super::idempotence::Stamp { sequence: s.sequence.plus(piece.count), ..s });
-                Batch {
-                    parts: piece.parts,
-                    count: piece.count,
-                    bytes: piece.bytes,
-                    max_timestamp: batch.base_timestamp.saturating_add(piece.max_timestamp_delta),
-                    stamp: own,
-                    crc: None,
-                    possibly_written: false,
-                    doubtful,
-                    last_error: batch.last_error.clone(),
-                    trouble: batch.trouble.clone(),
-                    ..batch
-                }
+                Batch { stamp: own, possibly_written: false, doubtful, ..batch.of_piece(piece) }
             })
             .collect();
         let partition = &mut self.partitions[batch.partition as usize];
@@ -140,36 +114,49 @@ impl Sender {
             pieces[piece].bytes += len;
             at += len;
         }
-        let alone = cuts.len() == 1;
-        let mut completion = part.completion.take();
-        if !alone {
-            match completion.take() {
-                Some(completion) => {
-                    let left = cuts.len() as u32;
-                    let waiting = Waiting { completion: Some(completion), deliveries: part.deliveries };
-                    let split = SplitSegment { left, lent: false, waiting: Arc::new(Mutex::new(waiting)) };
-                    self.split_segments.insert(run.segment, split);
-                }
-                None => {
-                    if let Some(split) = self.split_segments.get_mut(&run.segment) {
-                        split.left += cuts.len() as u32 - 1;
-                    }
-                }
-            }
-        }
+        let mut completion = self.share_completion(&mut part, cuts.len() as u32);
         for (piece, mut cut) in cuts {
             let piece = &mut pieces[piece];
             let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
-            let moved = self.drain.renumber(cut.offset, cut.len as usize, 0, cut.count, before);
-            piece.bytes -= cut.len - moved.len as u32;
-            piece.max_timestamp_delta = piece.max_timestamp_delta.max(moved.max_timestamp_delta);
-            (cut.offset, cut.len) = (moved.offset, moved.len as u32);
+            piece.bytes -= cut.len;
+            self.renumber(&mut cut, before, piece);
             piece.parts.push(Part { run: cut, completion: completion.take(), deliveries: part.deliveries });
         }
     }
 
+    /// The records of `part` are dealt out to so many parts. Its completion, for the one that has them all; else it is
+    /// kept by segment, and all of them tell their results there.
+    pub(super) fn share_completion(&mut self, part: &mut Part, among: u32) -> Option<CompletionRef> {
+        let completion = part.completion.take();
+        if among == 1 {
+            return completion;
+        }
+        let segment = part.run.segment;
+        match completion {
+            Some(completion) => {
+                let waiting = Waiting { completion: Some(completion), deliveries: part.deliveries };
+                let split = SplitSegment { left: among, lent: false, waiting: Arc::new(Mutex::new(waiting)) };
+                self.split_segments.insert(segment, split);
+            }
+            None => {
+                if let Some(split) = self.split_segments.get_mut(&segment) {
+                    split.left = (split.left + among).saturating_sub(1);
+                }
+            }
+        }
+        None
+    }
+
+    /// Writes the records of `run` again where they lie, as the next ones of `piece`, of which `before` are there.
+    pub(super) fn renumber(&mut self, run: &mut Run, before: u32, piece: &mut Piece) {
+        let moved = self.drain.renumber(run.offset, run.len as usize, 0, run.count, before);
+        (run.offset, run.len) = (moved.offset, moved.len as u32);
+        piece.bytes += run.len;
+        piece.max_timestamp_delta = piece.max_timestamp_delta.max(moved.max_timestamp_delta);
+    }
+
     /// Length of the record at `offset`, of which at most `left` bytes can be.
-    fn record_len(&self, offset: usize, left: u32) -> u32 {
+    pub(super) fn record_len(&self, offset: usize, left: u32) -> u32 {
         let bytes = self.shared.accumulator.bytes(offset, left as usize);
         let mut reader = Reader::new(bytes, false);
         let body = reader.varint("record length").ok().and_then(|body| u32::try_from(body).ok());

@@ -30,7 +30,7 @@ pub struct Taken {
     /// By state and event.
     pub connection: [[u64; 4]; 5],
     /// By decision.
-    pub decision: [u64; 5],
+    pub decision: [u64; 6],
     /// By step.
     pub step: [u64; 8],
 }

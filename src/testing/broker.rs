@@ -1,6 +1,6 @@
 //! The broker as a state machine: one request in, one reply out. All nodes of a cluster share it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -135,6 +135,19 @@ impl BrokerModel {
         true
     }
 
+    /// Changes a topic's settings; batches that were stored are not looked at again. False when there is no such topic.
+    pub fn configure_topic(&mut self, name: &str, change: impl FnOnce(&mut TopicOptions)) -> bool {
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        change(&mut topic.options);
+        true
+    }
+
+    /// Deletes the records of a partition that lie before an offset. What is known of their producers stays. False when
+    /// there is no such partition, or the offset lies behind its end.
+    pub fn delete_records(&mut self, topic: &str, partition: i32, before: i64) -> bool {
+        self.partition_mut(topic, partition).is_some_and(|state| state.log.delete_before(before))
+    }
+
     /// Adds partitions to a topic, up to `count` in all.
     pub fn grow_topic(&mut self, name: &str, count: i32) -> bool {
         let nodes = self.addresses.len().max(1) as i32;
@@ -267,6 +280,7 @@ impl BrokerModel {
     fn init_producer_id(&mut self, version: i16, body: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         let request = init_producer_id::decode_request(body, version)?;
         let error = match request.transactional_id {
+            _ if (request.producer_id == -1) != (request.epoch == -1) => ErrorCode::INVALID_REQUEST,
             None => ErrorCode::NONE,
             Some("") => ErrorCode::INVALID_REQUEST,
             Some(_) => ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
@@ -287,11 +301,21 @@ impl BrokerModel {
             rack: None,
         });
         let brokers = brokers.collect();
+        let nameless = |query: &metadata::TopicQuery<'_>| query.name.is_none() && query.id == [0; 16];
+        if let Some(queries) = request.topics.as_ref().filter(|queries| queries.iter().any(nameless)) {
+            metadata::encode_response(out, version, &failed_metadata(queries));
+            return Ok(());
+        }
         let topics = match request.topics {
             None => self.topics.iter().map(|(name, topic)| describe(name, topic)).collect(),
             Some(queries) => {
                 let create = request.auto_create && self.options.auto_create;
-                queries.iter().map(|query| self.describe_or_create(query, create)).collect()
+                // Each once; and where one is asked for by its id, those without are left out.
+                let by_id = queries.iter().any(|query| query.id != [0; 16]);
+                let mut seen = HashSet::new();
+                let wanted = queries.iter().filter(|query| !by_id || query.id != [0; 16]);
+                let once = wanted.filter(|query| seen.insert((query.id, query.name)));
+                once.map(|query| self.describe_or_create(query, create)).collect()
             }
         };
         let response = MetadataResponse {
@@ -313,7 +337,8 @@ impl BrokerModel {
             id: query.id,
             partitions: Vec::new(),
         };
-        let Some(name) = query.name else {
+        // An id wins over a name.
+        let Some(name) = query.name.filter(|_| query.id == [0; 16]) else {
             let named = self.topic_names.get(&query.id).and_then(|name| self.topics.get_key_value(name));
             return named
                 .map_or_else(|| absent(ErrorCode::UNKNOWN_TOPIC_ID, None), |(name, topic)| describe(name, topic));
@@ -331,6 +356,19 @@ impl BrokerModel {
         }
         absent(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Some(name))
     }
+}
+
+/// What Kafka answers where a topic has neither name nor id: it fails on it, and all topics with it.
+fn failed_metadata(queries: &[metadata::TopicQuery<'_>]) -> MetadataResponse {
+    let error = ErrorCode::UNKNOWN_SERVER_ERROR;
+    let failed = |query: &metadata::TopicQuery<'_>| Topic {
+        error,
+        name: Some(query.name.unwrap_or("").to_owned()),
+        id: query.id,
+        partitions: Vec::new(),
+    };
+    let topics = queries.iter().map(failed).collect();
+    MetadataResponse { throttle_ms: 0, brokers: Vec::new(), cluster_id: None, controller_id: -1, topics, error }
 }
 
 fn describe(name: &str, topic: &TopicState) -> Topic {

@@ -117,7 +117,8 @@ impl BrokerModel {
             MAX_TIMESTAMP => log.find_max_timestamp().unwrap_or((-1, -1)),
             at_least => log.find_timestamp(at_least).unwrap_or((-1, -1)),
         };
-        answer(ErrorCode::NONE, found, partition.leader_epoch)
+        let leader_epoch = if found.0 < 0 { -1 } else { partition.leader_epoch };
+        answer(ErrorCode::NONE, found, leader_epoch)
     }
 
     /// The partition, if this node leads it and the client's idea of the leader epoch is right (-1: it has none).

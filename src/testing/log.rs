@@ -145,6 +145,16 @@ impl Log {
         state.batches.push_back(Seen { first_sequence, last_sequence, base_offset, max_timestamp });
     }
 
+    /// Deletes the records before an offset, and the batches that end before it.
+    pub fn delete_before(&mut self, offset: i64) -> bool {
+        if offset > self.next_offset {
+            return false;
+        }
+        self.start_offset = self.start_offset.max(offset);
+        self.batches.retain(|batch| batch.last_offset >= offset);
+        true
+    }
+
     /// What a restarted broker remembers: of each producer the last batch alone.
     pub fn restart(&mut self) {
         for state in self.producers.values_mut() {

@@ -13,10 +13,10 @@
 //! ```
 //!
 //! It answers as an Apache Kafka 4.3.1 broker does wherever a producer can see it, one request per connection at a
-//! time. It differs on purpose in these places:
+//! time; `tests/model_script` holds both to one transcript of 1,700 answers. It differs on purpose in these places:
 //!
-//! - offset deltas other than 0, 1, 2… are refused (INVALID_RECORD); a real broker stores those of an uncompressed
-//!   batch as they are, which no producer should rely on;
+//! - offset deltas other than 0, 1, 2… are refused (INVALID_RECORD) unless [`BrokerOptions::any_offset_deltas`] is on;
+//!   a real broker stores those of an uncompressed batch as they are, which no producer should rely on;
 //! - compressed batches are refused (UNSUPPORTED_COMPRESSION_TYPE), and so is all that belongs to transactions;
 //! - topics and partitions of a Produce answer come in the reverse order of the request: Kafka promises no order;
 //! - there is one replica of everything, nothing is written to disk, and there are no groups, quotas or ACLs.

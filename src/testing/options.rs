@@ -24,6 +24,11 @@ pub struct TopicOptions {
     pub max_message_bytes: usize,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
+    /// How far in the past a record's timestamp may lie (`message.timestamp.before.max.ms`), milliseconds. Default
+    /// `i64::MAX`: any time.
+    pub timestamp_before_max_ms: i64,
+    /// How far in the future (`message.timestamp.after.max.ms`), milliseconds. Default 3,600,000.
+    pub timestamp_after_max_ms: i64,
     /// Whether records must have a key (`cleanup.policy=compact`). Nothing is ever compacted.
     pub compacted: bool,
 }
@@ -34,6 +39,8 @@ impl Default for TopicOptions {
             partitions: 3,
             max_message_bytes: 1_048_588,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
             compacted: false,
         }
     }
@@ -55,6 +62,9 @@ pub struct BrokerOptions {
     pub ack_delay: Duration,
     /// Keep offsets and counts, but no records (for benchmarks): the log then begins where it ends.
     pub discard: bool,
+    /// Whether records may have offset deltas other than 0, 1, 2…, as with Kafka, which stores them as they are. Default
+    /// false: a producer that sends such a thing has a bug, and here it shows.
+    pub any_offset_deltas: bool,
     /// The highest version of Produce that is offered. Default 13.
     pub produce_max_version: i16,
     /// APIs, by number, that the broker neither offers nor answers.
@@ -75,6 +85,7 @@ impl Default for BrokerOptions {
             topic: TopicOptions::default(),
             ack_delay: Duration::ZERO,
             discard: false,
+            any_offset_deltas: false,
             produce_max_version: 13,
             denied_apis: Vec::new(),
             on_produce: None,
@@ -99,6 +110,7 @@ impl fmt::Debug for BrokerOptions {
             .field("topic", &self.topic)
             .field("ack_delay", &self.ack_delay)
             .field("discard", &self.discard)
+            .field("any_offset_deltas", &self.any_offset_deltas)
             .field("produce_max_version", &self.produce_max_version)
             .field("denied_apis", &self.denied_apis)
             .field("on_produce", &self.on_produce.is_some())
@@ -142,6 +154,21 @@ pub enum Fault {
     None,
     /// This batch is answered with the error and not stored.
     Error(ErrorCode),
+    /// This batch is answered with the error and not stored, and these places in it are named as those of the records at
+    /// fault, whether there are such records or not.
+    RecordErrors(ErrorCode, &'static [i32]),
+    /// This batch is answered with the error and not stored, and this leader is named, with its address if there is one and
+    /// it is wanted.
+    NamesLeader {
+        /// NOT_LEADER_OR_FOLLOWER or FENCED_LEADER_EPOCH, if it is to mean anything.
+        error: ErrorCode,
+        /// Node id.
+        leader: i32,
+        /// Leader epoch.
+        epoch: i32,
+        /// Whether its address goes along.
+        address: bool,
+    },
     /// This batch is stored, then answered with the error and its offset (as REQUEST_TIMED_OUT is).
     StoredThenError(ErrorCode),
     /// The connection is closed; nothing of the request is stored.

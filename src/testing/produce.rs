@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::broker::{BrokerModel, Incoming, Reply};
 use super::log::Appended;
 use super::options::{Fault, ProduceContext};
-use super::validate::{Refusal, check_batch, check_request};
+use super::validate::{Refusal, check_batch, check_for_partition, check_for_request};
 use crate::wire::codec::WireError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::produce::{NodeEndpoint, PartitionAnswer, ProduceTail, TopicRef, VERSIONS};
@@ -23,13 +23,24 @@ struct Mishap {
     throttle: Duration,
 }
 
-/// One batch of the request, in the order of the request.
+/// One entry of the request.
 #[derive(Clone, Copy)]
 struct Arrived<'a> {
     topic: TopicRef<'a>,
     index: i32,
-    records: &'a [u8],
+    /// `None` is null.
+    records: Option<&'a [u8]>,
     fault: Fault,
+}
+
+/// What is to become of one partition.
+struct Verdict<'a> {
+    topic: TopicRef<'a>,
+    index: i32,
+    /// The last one that passed the first checks.
+    batch: Option<(&'a [u8], Fault)>,
+    /// Why an entry did not: the answer, even where another one is stored.
+    refusal: Option<Refusal>,
 }
 
 impl BrokerModel {
@@ -45,29 +56,32 @@ impl BrokerModel {
             return Ok(Reply::Close);
         }
         let request = decode_request(body, version)?;
-        let Some(mut batches) = arrived(&request) else { return Ok(Reply::Hang) };
-        let mishap = self.ask_for_faults(incoming, version, &request, &mut batches);
+        let mut arrived = arrived(&request);
+        let mishap = self.ask_for_faults(incoming, version, &request, &mut arrived);
         if mishap.close_before {
             return Ok(Reply::Close);
         }
         if mishap.hang_before {
             return Ok(Reply::Hang);
         }
+        let Some(verdicts) = self.judge(version, &request, &arrived) else { return Ok(Reply::Hang) };
         self.produce_requests += 1;
 
         let mut tail = ProduceTail { throttle_ms: mishap.throttle.as_millis() as i32, node_endpoints: Vec::new() };
         let mut topics: Vec<(TopicRef<'_>, Vec<PartitionAnswer<'_>>)> = Vec::new();
         let mut failed = false;
         // Backwards, since no client may count on the order.
-        for batch in batches.iter().rev() {
-            let mut answer = self.append(incoming, version, &request, batch);
+        for verdict in verdicts.into_iter().rev() {
+            let topic = verdict.topic;
+            let nameless = matches!(verdict.batch, Some((_, Fault::NamesLeader { address: false, .. })));
+            let mut answer = self.answer(incoming, request.acks, verdict);
             failed |= !answer.error.is_none();
-            if answer.error == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+            if !nameless {
                 self.add_hint(&mut answer, &mut tail);
             }
             match topics.last_mut() {
-                Some((topic, answers)) if *topic == batch.topic => answers.push(answer),
-                _ => topics.push((batch.topic, vec![answer])),
+                Some((of, answers)) if *of == topic => answers.push(answer),
+                _ => topics.push((topic, vec![answer])),
             }
         }
         if mishap.close_after || request.acks == 0 && failed {
@@ -97,7 +111,7 @@ impl BrokerModel {
                 TopicRef::Name(name) => name,
                 TopicRef::Id(id) => self.topic_names.get(&id).map_or("", String::as_str),
             };
-            let head = batch.records.get(43..61);
+            let head = batch.records.and_then(|records| records.get(43..61));
             let number = |at: usize, len: usize| {
                 let bytes = head.and_then(|head| head.get(at - 43..at - 43 + len));
                 bytes.map_or(-1, |bytes| bytes.iter().fold(-i64::from(bytes[0] >> 7), |n, &b| n << 8 | i64::from(b)))
@@ -118,7 +132,11 @@ impl BrokerModel {
             self.batches_seen += 1;
             batch.fault = hook(&context);
             match batch.fault {
-                Fault::None | Fault::Error(_) | Fault::StoredThenError(_) => {}
+                Fault::None
+                | Fault::Error(_)
+                | Fault::RecordErrors(..)
+                | Fault::NamesLeader { .. }
+                | Fault::StoredThenError(_) => {}
                 Fault::CloseBefore => mishap.close_before = true,
                 Fault::CloseAfter => mishap.close_after = true,
                 Fault::HangBefore => mishap.hang_before = true,
@@ -130,17 +148,57 @@ impl BrokerModel {
         mishap
     }
 
-    /// Stores one batch, or says why not.
-    fn append<'a>(
-        &mut self,
-        incoming: &Incoming<'_>,
+    /// The checks before anything is stored, in Kafka's order. Of a partition that stands in the request twice only the
+    /// last entry counts. `None` for null records, which a real broker never answers.
+    fn judge<'a>(
+        &self,
         version: i16,
         request: &ProduceRequest<'a>,
-        batch: &Arrived<'a>,
-    ) -> PartitionAnswer<'a> {
+        arrived: &[Arrived<'a>],
+    ) -> Option<Vec<Verdict<'a>>> {
+        let transactional = request.transactional_id.is_some();
+        let mut first_looks =
+            arrived.iter().map(|entry| check_for_request(entry.records.unwrap_or(&[]), transactional));
+        let spoiled = first_looks.find_map(Result::err);
+        let mut verdicts: Vec<Verdict<'a>> = Vec::new();
+        let mut places = HashMap::new();
+        for &Arrived { topic, index, records, fault } in arrived {
+            let place = *places.entry((topic, index)).or_insert(verdicts.len());
+            if place == verdicts.len() {
+                verdicts.push(Verdict { topic, index, batch: None, refusal: spoiled.clone() });
+            }
+            let verdict = &mut verdicts[place];
+            if spoiled.is_some() {
+                continue;
+            }
+            if let Err(error) = self.find(topic, index) {
+                verdict.refusal = Some(error.into());
+                continue;
+            }
+            let records = records?;
+            match check_for_partition(records, version) {
+                Ok(()) => verdict.batch = Some((records, fault)),
+                Err(error) => verdict.refusal = Some(error.into()),
+            }
+        }
+        Some(verdicts)
+    }
+
+    /// Whether there is such a partition.
+    fn find(&self, topic: TopicRef<'_>, index: i32) -> Result<(), ErrorCode> {
+        let name = match topic {
+            TopicRef::Name(name) => name,
+            TopicRef::Id(id) => self.topic_names.get(&id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?,
+        };
+        let found = self.log(name, index);
+        found.map(drop).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    }
+
+    /// Stores what is to be stored, and says what became of it.
+    fn answer<'a>(&mut self, incoming: &Incoming<'_>, acks: i16, verdict: Verdict<'a>) -> PartitionAnswer<'a> {
         let mut answer = PartitionAnswer {
-            topic: batch.topic,
-            index: batch.index,
+            topic: verdict.topic,
+            index: verdict.index,
             error: ErrorCode::NONE,
             base_offset: -1,
             log_append_time: -1,
@@ -149,55 +207,67 @@ impl BrokerModel {
             error_message: None,
             current_leader: None,
         };
-        match self.try_append(incoming, version, request, batch, &mut answer) {
-            Ok(appended) => {
-                answer.base_offset = appended.base_offset;
-                answer.log_append_time = appended.log_append_time;
-                if let Fault::StoredThenError(error) = batch.fault {
-                    answer.error = error;
-                    answer.log_append_time = -1;
+        let refuse = |answer: &mut PartitionAnswer<'a>, refusal: Refusal| {
+            answer.error = refusal.error;
+            answer.error_message = refusal.message;
+            answer.record_errors = refusal.record_errors;
+        };
+        let mut stored = answer.clone();
+        if let Some((records, fault)) = verdict.batch {
+            match self.append(incoming, acks, records, fault, &mut stored) {
+                Ok(appended) => {
+                    stored.base_offset = appended.base_offset;
+                    stored.log_append_time = appended.log_append_time;
+                    if let Fault::StoredThenError(error) = fault {
+                        stored.error = error;
+                        stored.log_append_time = -1;
+                    }
                 }
-            }
-            Err(refusal) => {
-                answer.error = refusal.error;
-                if !refusal.record_errors.is_empty() {
-                    answer.error_message = Some("One or more records have been rejected");
-                }
-                answer.record_errors = refusal.record_errors;
+                Err(refusal) => refuse(&mut stored, refusal),
             }
         }
+        let Some(refusal) = verdict.refusal else { return stored };
+        refuse(&mut answer, refusal);
         answer
     }
 
-    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does.
-    fn try_append(
+    /// The checks in Kafka's order; a fault that refuses the batch stands where NOT_ENOUGH_REPLICAS does, one that names a
+    /// leader where leaders are looked at.
+    fn append(
         &mut self,
         incoming: &Incoming<'_>,
-        version: i16,
-        request: &ProduceRequest<'_>,
-        batch: &Arrived<'_>,
+        acks: i16,
+        records: &[u8],
+        fault: Fault,
         answer: &mut PartitionAnswer<'_>,
     ) -> Result<Appended, Refusal> {
-        check_request(batch.records, version, request.transactional_id.is_some())?;
-        if !(-1..=1).contains(&request.acks) {
+        if !(-1..=1).contains(&acks) {
             return Err(ErrorCode::INVALID_REQUIRED_ACKS.into());
         }
-        let name = match batch.topic {
-            TopicRef::Name(name) => name,
-            TopicRef::Id(id) => self.topic_names.get(&id).ok_or(Refusal::from(ErrorCode::UNKNOWN_TOPIC_ID))?,
-        };
         let unknown = || Refusal::from(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        let name = match answer.topic {
+            TopicRef::Name(name) => name,
+            TopicRef::Id(id) => self.topic_names.get(&id).ok_or_else(unknown)?,
+        };
         let topic = self.topics.get_mut(name).ok_or_else(unknown)?;
-        let index = usize::try_from(batch.index).map_err(|_| unknown())?;
-        let partition = topic.partitions.get_mut(index).ok_or_else(unknown)?;
+        let place = usize::try_from(answer.index).map_err(|_| unknown())?;
+        let partition = topic.partitions.get_mut(place).ok_or_else(unknown)?;
+        if let Fault::NamesLeader { error, leader, epoch, .. } = fault {
+            answer.current_leader = Some((leader, epoch));
+            return Err(error.into());
+        }
         if partition.leader != incoming.node {
             answer.current_leader = Some((partition.leader, partition.leader_epoch));
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER.into());
         }
-        if let Fault::Error(error) = batch.fault {
+        if let Fault::Error(error) = fault {
             return Err(error.into());
         }
-        let checked = check_batch(batch.records, &topic.options, incoming.unix_ms);
+        if let Fault::RecordErrors(error, places) = fault {
+            let record_errors = places.iter().map(|place| (*place, Some(format!("not record {place}")))).collect();
+            return Err(Refusal { record_errors, ..error.into() });
+        }
+        let checked = check_batch(records, &topic.options, self.options.any_offset_deltas, incoming.unix_ms);
         // From here on the request has reached the log.
         let reached = !matches!(&checked, Err(refusal) if matches!(refusal.error.0, 2 | 10));
         let discard = self.options.discard;
@@ -229,21 +299,15 @@ impl BrokerModel {
     }
 }
 
-/// The batches of a request. Of a partition that stands in it twice only the last counts. `None` for null records,
-/// which a real broker never answers.
-fn arrived<'a>(request: &ProduceRequest<'a>) -> Option<Vec<Arrived<'a>>> {
-    let mut batches: Vec<Arrived<'a>> = Vec::new();
-    let mut places = HashMap::new();
-    for (topic, partitions) in &request.topics {
-        for partition in partitions {
-            let batch =
-                Arrived { topic: *topic, index: partition.index, records: partition.records?, fault: Fault::None };
-            let place = *places.entry((*topic, partition.index)).or_insert(batches.len());
-            match batches.get_mut(place) {
-                Some(earlier) => *earlier = batch,
-                None => batches.push(batch),
-            }
-        }
-    }
-    Some(batches)
+/// The entries of a request, in order.
+fn arrived<'a>(request: &ProduceRequest<'a>) -> Vec<Arrived<'a>> {
+    let entries = request.topics.iter().flat_map(|(topic, partitions)| {
+        partitions.iter().map(|entry| Arrived {
+            topic: *topic,
+            index: entry.index,
+            records: entry.records,
+            fault: Fault::None,
+        })
+    });
+    entries.collect()
 }

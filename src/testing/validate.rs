@@ -2,11 +2,10 @@
 
 use super::options::{TimestampType, TopicOptions};
 use crate::wire::batch_view::{BatchView, attributes};
+use crate::wire::codec::WireError;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::record_batch::{LEN, LENGTH_FROM};
 
-/// How far in the future a record may lie (`message.timestamp.after.max.ms`), milliseconds.
-const FUTURE_MAX_MS: i64 = 3_600_000;
 /// The largest batch that fits a segment (`log.segment.bytes`).
 const SEGMENT_BYTES: usize = 1 << 30;
 
@@ -15,13 +14,15 @@ const SEGMENT_BYTES: usize = 1 << 30;
 pub struct Refusal {
     /// The partition's error.
     pub error: ErrorCode,
+    /// What is said of it; mostly nothing.
+    pub message: Option<&'static str>,
     /// The records at fault, where it is single records.
     pub record_errors: Vec<(i32, Option<String>)>,
 }
 
 impl From<ErrorCode> for Refusal {
     fn from(error: ErrorCode) -> Self {
-        Self { error, record_errors: Vec::new() }
+        Self { error, message: None, record_errors: Vec::new() }
     }
 }
 
@@ -37,38 +38,58 @@ pub struct Checked<'a> {
 /// One step of Kafka's walk over the batches in some bytes: the next batch's magic and length, nothing when too few
 /// bytes are left for one.
 fn next_batch(bytes: &[u8]) -> Result<Option<(i8, usize)>, ErrorCode> {
-    let Some(head) = bytes.first_chunk::<17>() else { return Ok(None) };
+    let Some(head) = bytes.first_chunk::<LENGTH_FROM>() else { return Ok(None) };
     let length = i32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-    let magic = head[16] as i8;
     // 14 bytes is the smallest body of any format that ever was.
-    if length < 14 || !(0..=2).contains(&magic) {
+    if length < 14 {
         return Err(ErrorCode::CORRUPT_MESSAGE);
     }
-    let whole = length as usize + LENGTH_FROM;
-    Ok((whole <= bytes.len()).then_some((magic, whole)))
+    let Some(&magic) = bytes.get(16) else { return Ok(None) };
+    if magic > 2 {
+        return Err(ErrorCode::CORRUPT_MESSAGE);
+    }
+    // Java's sum overflows, and nobody expects what then happens.
+    let whole = length.checked_add(LENGTH_FROM as i32).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)? as usize;
+    Ok((whole <= bytes.len()).then_some((magic as i8, whole)))
 }
 
-/// What is checked before the partition is looked up: exactly one batch, of a format and codec that the version allows.
-pub fn check_request(records: &[u8], version: i16, transactional: bool) -> Result<(), ErrorCode> {
-    let Some((magic, whole)) = next_batch(records)? else { return Err(ErrorCode::INVALID_RECORD) };
-    if magic != 2 {
-        return Err(ErrorCode::INVALID_RECORD);
-    }
-    if next_batch(&records[whole..])?.is_some() {
-        return Err(ErrorCode::INVALID_RECORD);
-    }
-    let attributes = records.get(21..23).map_or(0, |bytes| i16::from_be_bytes([bytes[0], bytes[1]]));
-    if attributes & attributes::CODEC == 4 && version < 7 {
-        return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
-    }
-    if attributes & attributes::TRANSACTIONAL != 0 && !transactional {
-        return Err(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+/// What is looked at in every partition's bytes before anything else; a refusal is for the whole request.
+pub fn check_for_request(records: &[u8], transactional: bool) -> Result<(), Refusal> {
+    let first = next_batch(records).map_err(|error| {
+        let message = (error == ErrorCode::CORRUPT_MESSAGE).then_some("The records are not of a known format");
+        Refusal { message, ..error.into() }
+    })?;
+    let is_transactional = matches!(first, Some((2, _))) && attributes_of(records) & attributes::TRANSACTIONAL != 0;
+    if is_transactional && !transactional {
+        return Err(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED.into());
     }
     Ok(())
 }
 
+/// What is checked once the partition is known to exist: exactly one batch, of a format and codec that the version
+/// allows.
+pub fn check_for_partition(records: &[u8], version: i16) -> Result<(), ErrorCode> {
+    let Some((2, whole)) = next_batch(records)? else { return Err(ErrorCode::INVALID_RECORD) };
+    if next_batch(&records[whole..])?.is_some() {
+        return Err(ErrorCode::INVALID_RECORD);
+    }
+    if attributes_of(records) & attributes::CODEC == 4 && version < 7 {
+        return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
+    }
+    Ok(())
+}
+
+fn attributes_of(batch: &[u8]) -> i16 {
+    batch.get(21..23).map_or(0, |bytes| i16::from_be_bytes([bytes[0], bytes[1]]))
+}
+
 /// What is checked by the log: everything in the batch but its sequence numbers. `now` is Unix milliseconds.
-pub fn check_batch<'a>(records: &'a [u8], topic: &TopicOptions, now: i64) -> Result<Checked<'a>, Refusal> {
+pub fn check_batch<'a>(
+    records: &'a [u8],
+    topic: &TopicOptions,
+    any_offset_deltas: bool,
+    now: i64,
+) -> Result<Checked<'a>, Refusal> {
     let base_offset = records.first_chunk::<8>().map(|bytes| i64::from_be_bytes(*bytes));
     if base_offset != Some(0) {
         return Err(ErrorCode::INVALID_RECORD.into());
@@ -84,12 +105,12 @@ pub fn check_batch<'a>(records: &'a [u8], topic: &TopicOptions, now: i64) -> Res
         return Err(ErrorCode::CORRUPT_MESSAGE.into());
     }
     let batch = BatchView::parse(records).map_err(|_| Refusal::from(ErrorCode::CORRUPT_MESSAGE))?;
-    check_header(&batch, topic)?;
-    let max_timestamp = check_records(&batch, topic, now)?;
+    check_header(&batch)?;
+    let max_timestamp = check_records(&batch, topic, any_offset_deltas, now)?;
     Ok(Checked { batch, max_timestamp })
 }
 
-fn check_header(batch: &BatchView<'_>, topic: &TopicOptions) -> Result<(), ErrorCode> {
+fn check_header(batch: &BatchView<'_>) -> Result<(), ErrorCode> {
     let bits = batch.attributes();
     match bits & attributes::CODEC {
         0 => {}
@@ -104,27 +125,34 @@ fn check_header(batch: &BatchView<'_>, topic: &TopicOptions) -> Result<(), Error
     if bits & attributes::TRANSACTIONAL != 0 {
         return Err(ErrorCode::INVALID_TXN_STATE);
     }
-    if bits & attributes::LOG_APPEND_TIME != 0 && topic.timestamp_type == TimestampType::LogAppendTime {
-        return Err(ErrorCode::INVALID_TIMESTAMP);
-    }
     Ok(())
 }
 
 /// Walks over the records and returns their largest timestamp. Every record at fault is listed, and a timestamp out of
-/// range names the error even where other records break other rules.
-fn check_records(batch: &BatchView<'_>, topic: &TopicOptions, now: i64) -> Result<i64, Refusal> {
+/// range names the error even where records before it break other rules.
+fn check_records(
+    batch: &BatchView<'_>,
+    topic: &TopicOptions,
+    any_offset_deltas: bool,
+    now: i64,
+) -> Result<i64, Refusal> {
     let mut refusal: Option<Refusal> = None;
     let mut max_timestamp = -1;
+    let by_broker = topic.timestamp_type == TimestampType::LogAppendTime;
+    let says_by_broker = batch.attributes() & attributes::LOG_APPEND_TIME != 0;
+    let earliest = now.saturating_sub(topic.timestamp_before_max_ms);
+    let latest = now.saturating_add(topic.timestamp_after_max_ms);
     for (i, record) in (0..).zip(batch.records()) {
-        let record = record.map_err(|_| Refusal::from(ErrorCode::INVALID_RECORD))?;
+        let record = record.map_err(|error| Refusal::from(unreadable(batch, error)))?;
         let timestamp = batch.base_timestamp().wrapping_add(record.timestamp_delta);
         max_timestamp = max_timestamp.max(timestamp);
-        let early_enough = topic.timestamp_type == TimestampType::LogAppendTime || timestamp <= now + FUTURE_MAX_MS;
-        let (error, message) = if !early_enough {
-            (ErrorCode::INVALID_TIMESTAMP, "Timestamp is more than an hour in the future.")
-        } else if topic.compacted && record.key.is_none() {
+        let (error, message) = if topic.compacted && record.key.is_none() {
             (ErrorCode::INVALID_RECORD, "Compacted topic cannot accept message without key.")
-        } else if record.offset_delta != i {
+        } else if by_broker && says_by_broker {
+            (ErrorCode::INVALID_TIMESTAMP, "The broker sets the time, not the producer.")
+        } else if !by_broker && timestamp != -1 && !(earliest..=latest).contains(&timestamp) {
+            (ErrorCode::INVALID_TIMESTAMP, "Timestamp is out of the range that the topic allows.")
+        } else if record.offset_delta != i && !any_offset_deltas {
             (ErrorCode::INVALID_RECORD, "Offset deltas must be 0, 1, 2 and so on.")
         } else {
             continue;
@@ -133,7 +161,18 @@ fn check_records(batch: &BatchView<'_>, topic: &TopicOptions, now: i64) -> Resul
         if error == ErrorCode::INVALID_TIMESTAMP {
             refusal.error = error;
         }
+        refusal.message = Some("One or more records have been rejected");
         refusal.record_errors.push((i, Some(message.to_owned())));
     }
     refusal.map_or(Ok(max_timestamp), Err)
+}
+
+/// INVALID_RECORD, but for a record's length of more than five bytes, for which Kafka has no words.
+fn unreadable(batch: &BatchView<'_>, error: WireError) -> ErrorCode {
+    let varint = batch.bytes().get(error.at..error.at + 5).unwrap_or_default();
+    let endless = !varint.is_empty() && varint.iter().all(|byte| byte & 0x80 != 0);
+    if error.what == "record length" && endless {
+        return ErrorCode::UNKNOWN_SERVER_ERROR;
+    }
+    ErrorCode::INVALID_RECORD
 }

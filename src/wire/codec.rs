@@ -414,8 +414,8 @@ mod tests {
 
     #[test]
     fn more_elements_than_kafka_allows_are_refused_even_when_the_bytes_are_there() {
-        let mut bytes = 1_000_001_i32.to_be_bytes().to_vec();
-        bytes.resize(bytes.len() + 1_000_001, 0);
+        let mut bytes = vec![0; 4 + 1_000_001];
+        bytes[..4].copy_from_slice(&1_000_001_i32.to_be_bytes());
         assert!(Reader::new(&bytes, false).array("topics").is_err());
     }
 

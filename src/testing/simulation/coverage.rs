@@ -88,7 +88,7 @@ const MEANT: [[bool; 4]; 5] = [
     [false, false, false, true],
     [false; 4],
 ];
-const DECISIONS: [&str; 5] = ["Delivered", "Retry", "Split", "OutOfSequence", "Fail"];
+const DECISIONS: [&str; 6] = ["Delivered", "Retry", "Split", "CutOut", "OutOfSequence", "Fail"];
 const STEPS: [&str; 8] = [
     "search for what is stored",
     "search goes further back",

@@ -400,7 +400,7 @@ impl World {
         if self.chance(self.storm.drip) {
             self.coverage.saw(Sight::Drip);
             let mut from = 0;
-            while out.len() - from > 1 && self.random.next() % 4 != 0 {
+            while out.len() - from > 1 && !self.random.next().is_multiple_of(4) {
                 let to = from + 1 + (self.random.next() as usize) % (out.len() - from - 1);
                 self.plan(at, Event::Answer(id, out[from..to].to_vec(), false));
                 at += self.latency();

@@ -470,14 +470,14 @@ impl Run {
         self.world.weather = Weather::default();
         self.world.storm = Storm { epoch: self.plan.storm.epoch, ..Storm::default() };
         self.world.frozen.clear();
-        for topic in 0..self.topics.len() {
-            if !self.world.model.topics.contains_key(NAMES[topic]) {
+        for (topic, name) in NAMES.into_iter().enumerate().take(self.topics.len()) {
+            if !self.world.model.topics.contains_key(name) {
                 self.make_topic(topic);
             }
-            let leaders: Vec<i32> = self.world.model.topics[NAMES[topic]].partitions.iter().map(|p| p.leader).collect();
+            let leaders: Vec<i32> = self.world.model.topics[name].partitions.iter().map(|p| p.leader).collect();
             for (index, leader) in (0..).zip(leaders) {
                 if leader < 0 {
-                    self.world.model.move_leader(NAMES[topic], index, 0);
+                    self.world.model.move_leader(name, index, 0);
                 }
             }
         }
@@ -500,8 +500,8 @@ impl Run {
     fn probe(&mut self) {
         self.wait(2000 * MS);
         let mut probes = Vec::new();
-        for topic in 0..self.topics.len() {
-            let there = self.world.model.topics[NAMES[topic]].partitions.len();
+        for (topic, name) in NAMES.into_iter().enumerate().take(self.topics.len()) {
+            let there = self.world.model.topics[name].partitions.len();
             for index in 0..there.min(self.topics[topic].count() as usize) {
                 let Some(ring) = self.topics[topic].partition(index as u32).cloned() else { continue };
                 let place = topic * PARTITIONS_MAX + index;
@@ -577,9 +577,9 @@ impl Run {
         let mut coverage = std::mem::take(&mut self.world.coverage);
         let mut logs: Vec<FoundLog<'_>> =
             self.graves.iter().map(|(place, batches)| FoundLog { place: *place, batches }).collect();
-        for topic in 0..self.topics.len() {
+        for (topic, name) in NAMES.into_iter().enumerate().take(self.topics.len()) {
             for index in 0..PARTITIONS_MAX {
-                if let Some(log) = self.world.model.log(NAMES[topic], index as i32) {
+                if let Some(log) = self.world.model.log(name, index as i32) {
                     logs.push(FoundLog { place: topic * PARTITIONS_MAX + index, batches: log.batches() });
                 }
             }

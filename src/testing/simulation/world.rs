@@ -201,9 +201,19 @@ impl World {
 
     /// Appends a record; `None` when there is no room now.
     pub fn send(&mut self, topic: &TopicShared, partition: u32, value: &[u8]) -> Option<Delivery> {
+        self.append(topic, partition, &Fields { key: None, value: Some(value), headers: &[] }, None)
+    }
+
+    /// Appends a record with any key and, if given, its own timestamp; `None` when there is no room now.
+    pub fn append(
+        &mut self,
+        topic: &TopicShared,
+        partition: u32,
+        fields: &Fields<'_>,
+        timestamp: Option<i64>,
+    ) -> Option<Delivery> {
         let ring = topic.partition(partition)?.clone();
-        let fields = Fields { key: None, value: Some(value), headers: &[] };
-        match self.accumulator.append(&ring, &fields, None, Attach::Delivery, true) {
+        match self.accumulator.append(&ring, fields, timestamp, Attach::Delivery, true) {
             Ok(appended) => {
                 self.accepted += 1;
                 appended.delivery

@@ -31,7 +31,10 @@ pub fn request_header(frame: &[u8]) -> Result<(RequestHeader<'_>, &[u8]), WireEr
     let api = ApiKey(r.i16("request_api_key")?);
     let version = r.i16("request_api_version")?;
     let correlation_id = r.i32("correlation_id")?;
-    let client_id = r.nullable_string("client_id")?;
+    // Any negative length is null here, as Kafka reads it.
+    let len = usize::try_from(r.i16("client_id")?).ok();
+    let client_id = len.map(|len| r.take(len, "client_id")).transpose()?.map(std::str::from_utf8).transpose();
+    let client_id = client_id.map_err(|_| r.error("client_id"))?;
     r.set_flexible(api.is_flexible(version));
     r.skip_tagged()?;
     Ok((RequestHeader { api, version, correlation_id, client_id }, &frame[r.position()..]))

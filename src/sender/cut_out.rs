@@ -1,0 +1,138 @@
+//! A batch that was refused because of some of its records, which the broker names (KIP-467): those fail, each with its
+//! own error, and the others are sent again by themselves. Kafka stores nothing of such a batch.
+//!
+//! Records stay where they are: what is left between two that failed is written again over its own bytes, under smaller
+//! offset deltas, so that the callback thread may read those that failed.
+
+use super::Sender;
+use super::in_flight::{Batch, Part, Piece, Run};
+use crate::completion::Outcome;
+use crate::error::DeliveryErrorKind;
+use crate::wire::error_code::ErrorCode;
+
+/// The records at fault, as an answer lists them: place in the batch, and the broker's words.
+pub type Refused = Vec<(i32, Option<String>)>;
+
+/// Keeps what can be meant: places in a batch of `count` records, in order, each once.
+pub fn tidy(refused: &mut Refused, count: u32) {
+    refused.retain(|(place, _)| u32::try_from(*place).is_ok_and(|place| place < count));
+    refused.sort_by_key(|(place, _)| *place);
+    refused.dedup_by_key(|(place, _)| *place);
+}
+
+/// Records in a row of one part: those that stay, or those that were refused with the same words.
+struct Cut<'a> {
+    run: Run,
+    refused: Option<Option<&'a str>>,
+}
+
+impl Sender {
+    /// Ends the `refused` records (tidy, at least one) of a batch that is not in flight with `error`, and queues the
+    /// others. An idempotent batch's numbers are lost thereby, and all that is not acknowledged is stamped again once
+    /// nothing is in flight. Unless an earlier copy of the batch may be in the log: then the others keep the batch's first
+    /// numbers and leave alone. They are accepted if it is not there, and out of order if it is.
+    pub(super) fn cut_out(&mut self, mut batch: Batch, error: ErrorCode, refused: &Refused) {
+        if batch.told {
+            return self.drop_told(batch);
+        }
+        let kind = DeliveryErrorKind::Broker(error);
+        let id = batch.partition as usize;
+        if batch.stamp.is_some() && self.partitions[id].gap.is_some_and(|gap| gap < batch.number) {
+            // Sent only to find out, and nothing is accepted behind a gap.
+            (batch.possibly_written, batch.doubtful) = (false, false);
+        }
+        let unclear = batch.possibly_written || batch.doubtful;
+        // What stands before it is not known either: then it cannot be told by its numbers.
+        let walking = unclear && self.partitions[id].walk_back.is_some();
+        let mut rest = Piece::default();
+        let mut bad = Vec::new();
+        let (mut next, mut nth) = (refused.iter().peekable(), 0);
+        for part in std::mem::take(&mut batch.parts) {
+            let mut cuts: Vec<Cut<'_>> = Vec::new();
+            let (run, mut at) = (part.run, 0);
+            for index in 0..run.count {
+                let len = self.record_len(run.offset + at as usize, run.len - at);
+                let named = next.next_if(|(place, _)| *place == nth).map(|(_, words)| words.as_deref());
+                match cuts.last_mut() {
+                    Some(cut) if cut.refused == named => {
+                        cut.run.len += len;
+                        cut.run.count += 1;
+                    }
+                    _ => {
+                        let offset = run.offset + at as usize;
+                        let run = Run { offset, len, first: run.first + index, count: 1, ..run };
+                        cuts.push(Cut { run, refused: named });
+                    }
+                }
+                at += len;
+                nth += 1;
+            }
+            self.deal(part, cuts, &mut rest, &mut bad);
+        }
+        if rest.count == 0 || !unclear || walking {
+            self.lose_numbers(&batch);
+        }
+        let last_error = batch.last_error.clone();
+        for (part, words) in bad {
+            let (count, bytes) = (part.run.count, part.run.len);
+            let mut failed = batch.of_piece(Piece { parts: vec![part], count, bytes, max_timestamp_delta: 0 });
+            if let (Some(words), Some(last)) = (words, &last_error) {
+                failed.last_error = Some(last.with_message(words));
+            }
+            let error = self.error(&failed, kind);
+            self.resolve(failed, &Outcome::Failed(error));
+        }
+        if rest.count == 0 {
+            return;
+        }
+        let mut rest = batch.of_piece(rest);
+        match rest.stamp {
+            Some(_) if walking => {
+                let error = self.error(&rest, kind);
+                return self.resolve(rest, &Outcome::Failed(error));
+            }
+            Some(_) if unclear => {
+                (rest.possibly_written, rest.doubtful, rest.shortened) = (false, true, true);
+            }
+            _ => rest.stamp = None,
+        }
+        self.partitions[id].requeue(rest);
+    }
+
+    /// Deals `part` out: what stays to `rest`, what was refused to `bad`.
+    fn deal<'a>(
+        &mut self,
+        mut part: Part,
+        cuts: Vec<Cut<'a>>,
+        rest: &mut Piece,
+        bad: &mut Vec<(Part, Option<&'a str>)>,
+    ) {
+        let mut completion = self.share_completion(&mut part, cuts.len() as u32);
+        for Cut { mut run, refused } in cuts {
+            if refused.is_none() {
+                self.renumber(&mut run, rest.count, rest);
+                rest.count += run.count;
+            }
+            let part = Part { run, completion: completion.take(), deliveries: part.deliveries };
+            match refused {
+                Some(words) => bad.push((part, words)),
+                None => rest.parts.push(part),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_places_in_the_batch_each_once() {
+        let mut refused: Refused = [7, -1, 3, 3, 10, i32::MIN, i32::MAX, 0].map(|place| (place, None)).into();
+        refused.push((7, Some("late".into())));
+        tidy(&mut refused, 10);
+        assert_eq!(refused, [(0, None), (3, None), (7, None)]);
+        tidy(&mut refused, 0);
+        assert_eq!(refused, []);
+    }
+}

@@ -1,0 +1,232 @@
+//! What the steps are made of: each is one request (or an administrator's deed) and one line of the transcript.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use kafka_protocol::messages::metadata_response::MetadataResponse;
+use kafka_protocol::messages::{ApiVersionsRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use super::batch::Batch;
+use super::client::{Connection, Produce, Reply, describe_produce, encoded, frame};
+use super::world::{Settings, World};
+
+pub struct Script<'w> {
+    pub world: &'w dyn World,
+    /// What the questions go over; opened anew when a broker closed it or says no more.
+    connection: Option<Connection>,
+    /// For what the script itself wants to know.
+    control: Connection,
+    /// The topic that a batch goes to, to partition 0.
+    topic: String,
+    ids: HashMap<String, [u8; 16]>,
+    /// Of the Produce requests from here on.
+    pub version: i16,
+    pub acks: i16,
+    pub transactional_id: Option<&'static str>,
+    pub lines: Vec<String>,
+    /// Where the log ended after the last Produce request.
+    pub ended: i64,
+}
+
+impl<'w> Script<'w> {
+    pub fn new(world: &'w dyn World) -> Self {
+        Self {
+            world,
+            connection: None,
+            control: Connection::open(world.address()),
+            topic: String::new(),
+            ids: HashMap::new(),
+            version: 12,
+            acks: -1,
+            transactional_id: None,
+            lines: Vec::new(),
+            ended: 0,
+        }
+    }
+
+    pub fn chapter(&mut self, name: &str) {
+        (self.version, self.acks, self.transactional_id) = (12, -1, None);
+        self.lines.push(format!("\n== {name}"));
+    }
+
+    pub fn line(&mut self, what: &str, answer: &str) {
+        self.lines.push(format!("{what}: {answer}"));
+    }
+
+    // ---- the administrator ---------------------------------------------------------------------------------------
+
+    /// Makes a topic, to which batches go from now on.
+    pub fn topic(&mut self, name: &str, settings: Settings<'_>) {
+        self.topic_of(name, 1, settings);
+    }
+
+    pub fn topic_of(&mut self, name: &str, partitions: i32, settings: Settings<'_>) {
+        self.world.create(name, partitions, settings);
+        self.turn_to(name);
+        let settings: Vec<_> = settings.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        self.lines.push(format!("-- topic {name}{}", settings.concat()));
+    }
+
+    /// Batches go to this topic from now on. Waits until the broker takes them.
+    pub fn turn_to(&mut self, name: &str) {
+        self.topic = name.to_owned();
+        self.ended = 0;
+        self.until("the topic is there", |script| {
+            let topics = script.metadata(Some(&[name])).topics;
+            script.ids.insert(name.to_owned(), *topics[0].topic_id.as_bytes());
+            topics[0].error_code == 0
+        });
+        // A broker that knows the topic may not lead it yet. This batch can be stored nowhere.
+        let probe = Batch::of(1).but(|batch| batch.crc = Some(1)).bytes();
+        self.until("the topic takes batches", |script| {
+            let produce = Produce { version: 12, acks: -1, ..script.produce(&[(name, 0, Some(probe.clone()))]) };
+            script.control.send(&produce.frame());
+            script
+                .control
+                .receive()
+                .describe(|answer| describe_produce(answer, 12, |_| String::new()))
+                .starts_with("2 ")
+        });
+    }
+
+    pub fn delete_topic(&mut self, name: &str) {
+        self.world.delete(name);
+        self.until("the topic is gone", |script| script.metadata(Some(&[name])).topics[0].error_code == 3);
+        self.lines.push(format!("-- deleted {name}"));
+    }
+
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.world.set(&self.topic, (key, value));
+        // Nothing tells when it is in force.
+        std::thread::sleep(Duration::from_millis(300));
+        self.lines.push(format!("-- {key}={value}"));
+    }
+
+    pub fn restart(&mut self) {
+        self.world.restart();
+        self.connection = None;
+        self.control = Connection::open(self.world.address());
+        let topic = self.topic.clone();
+        self.turn_to(&topic);
+        self.lines.push("-- broker killed and started again".to_owned());
+    }
+
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            assert!(began.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn metadata(&mut self, topics: Option<&[&str]>) -> MetadataResponse {
+        let query = |topic: &&str| MetadataRequestTopic::default().with_name(Some(name(topic)));
+        let topics = topics.map(|topics| topics.iter().map(query).collect());
+        self.control.ask(&MetadataRequest::default().with_topics(topics), 12)
+    }
+
+    pub fn id_of(&self, topic: &str) -> [u8; 16] {
+        self.ids.get(topic).copied().unwrap_or([0x77; 16])
+    }
+
+    // ---- questions -------------------------------------------------------------------------------------------------
+
+    /// Sends bytes and waits for what comes back.
+    pub fn exchange(&mut self, bytes: &[u8]) -> Reply {
+        let address = self.world.address();
+        let connection = self.connection.get_or_insert_with(|| Connection::open(address));
+        connection.send(bytes);
+        let reply = connection.receive();
+        if !matches!(reply, Reply::Frame(_)) {
+            self.connection = None;
+        }
+        reply
+    }
+
+    /// Asks and notes the answer in `describe`'s words.
+    pub fn ask(&mut self, what: &str, bytes: &[u8], describe: impl FnOnce(&[u8]) -> String) {
+        let answer = self.exchange(bytes).describe(describe);
+        self.line(what, &answer);
+    }
+
+    /// A request for these partitions, as the script's fields say.
+    pub fn produce(&self, entries: &[(&str, i32, Option<Vec<u8>>)]) -> Produce {
+        let entry = |(topic, index, records): &(&str, i32, Option<Vec<u8>>)| {
+            ((*topic).to_owned(), self.id_of(topic), vec![(*index, records.clone())])
+        };
+        let topics = entries.iter().map(entry).collect();
+        Produce { version: self.version, acks: self.acks, transactional_id: self.transactional_id, topics }
+    }
+
+    /// What comes back for a Produce request, in words; and where the log ends then.
+    pub fn answer_to(&mut self, produce: &Produce) -> String {
+        let mut bytes = produce.frame();
+        if produce.acks == 0 {
+            // Whoever still answers this took the batch.
+            bytes.extend(frame(18, 0, 8, false, &[]));
+        }
+        let names = self.ids.clone();
+        let name_of = |id: &[u8; 16]| names.iter().find(|(_, of)| *of == id).map_or("?", |(name, _)| name).to_owned();
+        let answer = self.exchange(&bytes).describe(|answer| match produce.acks {
+            0 => "taken".to_owned(),
+            _ => describe_produce(answer, produce.version, name_of),
+        });
+        let end = self.end(&produce.topics);
+        format!("{answer}{end}")
+    }
+
+    pub fn request(&mut self, what: &str, produce: &Produce) {
+        let answer = self.answer_to(produce);
+        self.line(what, &answer);
+    }
+
+    /// Sends one batch to the topic and notes what comes of it.
+    pub fn send(&mut self, what: &str, batch: &Batch) {
+        self.bytes(what, batch.bytes());
+    }
+
+    pub fn bytes(&mut self, what: &str, records: Vec<u8>) {
+        let answer = self.answer_to_bytes(records);
+        self.line(what, &answer);
+    }
+
+    pub fn answer_to_bytes(&mut self, records: Vec<u8>) -> String {
+        let produce = self.produce(&[(&self.topic, 0, Some(records))]);
+        self.answer_to(&produce)
+    }
+
+    /// Where the logs end that a request was for.
+    fn end(&mut self, topics: &[(String, [u8; 16], super::client::Entries)]) -> String {
+        let mut ends = Vec::new();
+        for (topic, _, entries) in topics {
+            for (index, _) in entries {
+                let partition = ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(-1);
+                let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
+                let answer = self.control.ask(&ListOffsetsRequest::default().with_topics(vec![topic]), 7);
+                let partition = &answer.topics[0].partitions[0];
+                if partition.error_code == 0 {
+                    self.ended = partition.offset;
+                    ends.push(partition.offset.to_string());
+                }
+            }
+        }
+        if ends.is_empty() { String::new() } else { format!(" | end {}", ends.join(",")) }
+    }
+
+    /// Whether the connection still answers.
+    pub fn ping(&mut self, what: &str) {
+        self.ask(what, &frame(18, 4, 9, true, &encoded(&software("a", "1"), 4)), |_| "answered".to_owned());
+    }
+}
+
+pub fn name(topic: &str) -> TopicName {
+    StrBytes::from_string(topic.to_owned()).into()
+}
+
+pub fn software(name: &str, version: &str) -> ApiVersionsRequest {
+    let string = |text: &str| StrBytes::from_string(text.to_owned());
+    ApiVersionsRequest::default().with_client_software_name(string(name)).with_client_software_version(string(version))
+}

@@ -1,0 +1,171 @@
+//! Whom the script talks to: the embedded broker, or a real Kafka.
+
+use std::net::SocketAddr;
+
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use ringmail::testing::{Broker, BrokerOptions, TimestampType, TopicOptions};
+
+use super::client::Connection;
+use super::cluster::Cluster;
+
+/// A topic's settings, by Kafka's names.
+pub type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// What a broker's administrator can do. None of it has to be visible when the call returns.
+pub trait World {
+    fn address(&self) -> SocketAddr;
+    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>);
+    fn delete(&self, topic: &str);
+    fn set(&self, topic: &str, setting: (&str, &str));
+    /// Moves the start of partition 0.
+    fn delete_records(&self, topic: &str, before: i64);
+    /// Kills the broker and starts it again.
+    fn restart(&self);
+    /// Lets `producer.id.expiration.ms` pass.
+    fn expire_producers(&self);
+}
+
+/// The embedded broker, as it is when no test asks for less or more than Kafka does.
+pub struct Embedded(Broker);
+
+impl Embedded {
+    pub fn start() -> Self {
+        let options = BrokerOptions { auto_create: false, any_offset_deltas: true, ..BrokerOptions::default() };
+        Self(Broker::start(options).unwrap())
+    }
+}
+
+fn apply(options: &mut TopicOptions, (key, value): (&str, &str)) {
+    match key {
+        "max.message.bytes" => options.max_message_bytes = value.parse().unwrap(),
+        "cleanup.policy" => options.compacted = value == "compact",
+        "message.timestamp.type" => options.timestamp_type = TimestampType::LogAppendTime,
+        "message.timestamp.before.max.ms" => options.timestamp_before_max_ms = value.parse().unwrap(),
+        "message.timestamp.after.max.ms" => options.timestamp_after_max_ms = value.parse().unwrap(),
+        // There is one replica, and Kafka asks for no more of them than there are.
+        "min.insync.replicas" => {}
+        _ => panic!("the embedded broker knows no {key}"),
+    }
+}
+
+impl World for Embedded {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) {
+        let mut options = TopicOptions { partitions, ..TopicOptions::default() };
+        settings.iter().for_each(|setting| apply(&mut options, *setting));
+        assert!(self.0.create_topic_with(topic, options));
+    }
+
+    fn delete(&self, topic: &str) {
+        assert!(self.0.with_model(|model| model.delete_topic(topic)));
+    }
+
+    fn set(&self, topic: &str, setting: (&str, &str)) {
+        assert!(self.0.with_model(|model| model.configure_topic(topic, |options| apply(options, setting))));
+    }
+
+    fn delete_records(&self, topic: &str, before: i64) {
+        assert!(self.0.with_model(|model| model.delete_records(topic, 0, before)));
+    }
+
+    fn restart(&self) {
+        self.0.close_connections();
+        self.0.with_model(|model| model.restart_node(0));
+    }
+
+    fn expire_producers(&self) {
+        self.0.with_model(|model| model.expire_producers());
+    }
+}
+
+/// One Kafka broker of the script's own.
+pub struct Real(Cluster);
+
+fn string(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn name(topic: &str) -> TopicName {
+    string(topic).into()
+}
+
+impl Real {
+    pub fn start() -> Self {
+        let properties = ["auto.create.topics.enable=false", "producer.id.expiration.check.interval.ms=100"];
+        Self(Cluster::start("script", "one", &properties))
+    }
+
+    fn admin(&self) -> Connection {
+        Connection::open(self.address())
+    }
+
+    /// Changes a setting of a topic (2) or of all brokers (4).
+    fn alter(&self, kind: i8, resource: &str, (key, value): (&str, &str)) {
+        let config = AlterableConfig::default().with_name(string(key)).with_value(Some(string(value)));
+        let resource = AlterConfigsResource::default().with_resource_type(kind).with_resource_name(string(resource));
+        let resource = resource.with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let answer = self.admin().ask(&request, 1);
+        assert!(answer.responses.iter().all(|answer| answer.error_code == 0), "{answer:?}");
+    }
+}
+
+impl World for Real {
+    fn address(&self) -> SocketAddr {
+        self.0.bootstrap.parse().unwrap()
+    }
+
+    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) {
+        let config = |&(key, value): &(&str, &str)| {
+            CreatableTopicConfig::default().with_name(string(key)).with_value(Some(string(value)))
+        };
+        let mut creatable = CreatableTopic::default().with_name(name(topic)).with_num_partitions(partitions);
+        creatable = creatable.with_replication_factor(1).with_configs(settings.iter().map(config).collect());
+        let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(5000);
+        let answer = self.admin().ask(&request, 7);
+        assert!(answer.topics.iter().all(|topic| topic.error_code == 0), "{answer:?}");
+    }
+
+    fn delete(&self, topic: &str) {
+        let state = DeleteTopicState::default().with_name(Some(name(topic)));
+        let request = DeleteTopicsRequest::default().with_topics(vec![state]).with_timeout_ms(5000);
+        let answer = self.admin().ask(&request, 6);
+        assert!(answer.responses.iter().all(|topic| topic.error_code == 0), "{answer:?}");
+    }
+
+    fn set(&self, topic: &str, setting: (&str, &str)) {
+        self.alter(2, topic, setting);
+    }
+
+    fn delete_records(&self, topic: &str, before: i64) {
+        let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(before);
+        let topic = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(5000);
+        let answer = self.admin().ask(&request, 2);
+        assert!(answer.topics[0].partitions[0].error_code == 0, "{answer:?}");
+    }
+
+    fn restart(&self) {
+        self.0.kill9(1);
+        self.0.restart(1);
+    }
+
+    fn expire_producers(&self) {
+        self.alter(4, "", ("producer.id.expiration.ms", "1"));
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        self.alter(4, "", ("producer.id.expiration.ms", "86400000"));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}
