@@ -5,7 +5,7 @@
 #[cfg(all(test, not(loom)))]
 mod properties;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::wire::error_code::ErrorCode;
@@ -74,7 +74,7 @@ pub const BROKERS_MAX: usize = 20_000;
 #[derive(Debug, Default)]
 pub struct Cluster {
     /// By node id.
-    pub brokers: HashMap<i32, BrokerAddress>,
+    pub brokers: BTreeMap<i32, BrokerAddress>,
     /// By name.
     pub topics: HashMap<Arc<str>, TopicMetadata>,
     changes: u64,
@@ -110,7 +110,7 @@ impl Cluster {
         if response.brokers.len() > BROKERS_MAX {
             return Err(format!("its metadata names {} brokers; {BROKERS_MAX} are taken", response.brokers.len()));
         }
-        let mut brokers = HashMap::new();
+        let mut brokers = BTreeMap::new();
         let mut unfit = None;
         for broker in &response.brokers {
             match BrokerAddress::new(&broker.host, broker.port) {

@@ -184,7 +184,9 @@ impl Sender {
         let hint = answer.leader.filter(|_| names_leader(error));
         cut_out::tidy(&mut answer.refused, batch.count);
         let refusal = Refusal { records: batch.count, named: answer.refused.len(), idempotent: batch.stamp.is_some() };
-        match Decision::of(error, &refusal) {
+        let decision = Decision::of(error, &refusal);
+        super::steps::decided(decision);
+        match decision {
             Decision::Delivered => {
                 let topic = self.partitions[id as usize].topic as usize;
                 // A duplicate's answer carries a time on CreateTime topics too: trust it only where it belongs.

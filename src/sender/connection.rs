@@ -260,6 +260,7 @@ impl Connection {
     pub fn on(&mut self, event: Event) -> bool {
         match self.state.on(event) {
             Some(next) => {
+                super::steps::moved(self.state, event);
                 self.state = next;
                 true
             }

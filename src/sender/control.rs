@@ -392,8 +392,10 @@ impl Sender {
         for (index, id) in ids.iter().enumerate() {
             let leader = self.cluster.leader(&name, index as i32);
             if recreated {
-                self.partitions[*id as usize].sequences.leader_changed();
                 self.partitions[*id as usize].hint = None;
+                if self.config.idempotence {
+                    self.partitions[*id as usize].lose_log();
+                }
             }
             leaderless |= self.heard_leader(*id, leader);
         }

@@ -143,6 +143,13 @@ impl Sender {
         if at_once { Verdict::Now } else { Verdict::At(due) }
     }
 
+    /// Nothing of the partition itself keeps its next batch from leaving.
+    #[cfg(feature = "testing")]
+    pub(super) fn may_leave(&self, id: u32) -> bool {
+        let peek = self.drain.peek(id);
+        self.verdict(id, peek.any, peek.bytes, peek.complete) == Verdict::Now
+    }
+
     /// Puts the partition into its leader's list.
     pub(super) fn list(&mut self, id: u32) {
         let partition = &mut self.partitions[id as usize];

@@ -119,6 +119,14 @@ impl Sequences {
         *self = Self::default();
     }
 
+    /// The first number, of a partition that has stamped nothing.
+    #[cfg(feature = "testing")]
+    pub fn start_at(&mut self, next: u32) {
+        if self.identity.is_none() {
+            self.next = next;
+        }
+    }
+
     /// The producer id it stamps with, once it has stamped.
     pub fn producer(&self) -> Option<ProducerId> {
         self.identity.map(|(producer, _)| producer)

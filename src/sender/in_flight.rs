@@ -190,6 +190,8 @@ pub struct PartitionState {
     pub sequences: Sequences,
     /// See [`WalkBack`].
     pub walk_back: Option<WalkBack>,
+    /// The topic was created again since the last epoch: its log knows nothing of what was sent before.
+    pub log_gone: bool,
     /// Number of the first batch of this epoch that is certainly not in the log and never will be under its sequence
     /// numbers: nothing that was stamped after it is accepted.
     pub gap: Option<u64>,
@@ -258,6 +260,7 @@ impl PartitionState {
             lane: None,
             sequences: Sequences::default(),
             walk_back: None,
+            log_gone: false,
             gap: None,
             next_number: 0,
             seen: Seen::default(),
@@ -278,6 +281,14 @@ impl PartitionState {
     pub fn window(&self, max_in_flight: u32, idempotent: bool) -> u32 {
         let again = !self.queue.is_empty() || self.walk_back.is_some();
         if again || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
+    }
+
+    /// The topic is another one under the same name. An empty log accepts any first sequence number, so what it accepts
+    /// proves nothing of what was sent before: what may be stored ends as possibly written, the rest goes on under a new
+    /// epoch.
+    pub fn lose_log(&mut self) {
+        (self.walk_back, self.log_gone) = (None, true);
+        self.sequences.spoil();
     }
 
     /// Puts a batch that must be sent again in its place: before the first with an equal or higher number, because

@@ -1,10 +1,12 @@
-//! What a simulation looks at that no driver needs.
+//! What a simulation looks at, and sets, that no driver needs.
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Sender;
 use super::connection::Asked;
+use super::idempotence::Identity;
 use super::in_flight::Batch;
 use crate::accumulator::Partition;
 
@@ -23,12 +25,54 @@ impl Sender {
     }
 
     /// The rings of all partitions.
-    pub fn rings(&self) -> impl Iterator<Item = &Arc<Partition>> {
+    pub fn rings(&self) -> impl ExactSizeIterator<Item = &Arc<Partition>> {
         self.partitions.iter().map(|partition| &partition.ring)
+    }
+
+    /// The leader epochs that it knows of.
+    pub fn leader_epochs(&self) -> impl Iterator<Item = i32> {
+        let places = self.partitions.iter().map(|partition| &partition.ring.place);
+        places.map(|place| self.cluster.leader(&place.topic, place.partition).epoch)
     }
 
     /// What it knows of its partitions, for messages.
     pub fn inspect(&self) -> impl Debug {
         &self.partitions
+    }
+
+    /// Partitions that never stamped a batch begin at this sequence number.
+    pub fn start_sequences_at(&mut self, next: u32) {
+        for partition in &mut self.partitions {
+            partition.sequences.start_at(next);
+        }
+    }
+
+    /// Where the producer id stands: off, wanted, asked for, known.
+    pub fn identity_state(&self) -> usize {
+        match self.identity {
+            Identity::Off => 0,
+            Identity::Wanted { .. } => 1,
+            Identity::Asked { .. } => 2,
+            Identity::Known(..) => 3,
+        }
+    }
+
+    /// Nothing of this partition waits, is in flight or in the ring.
+    pub fn is_at_rest(&self, ring: &Partition) -> bool {
+        let id = ring.id;
+        let partition = self.partitions.get(id as usize);
+        partition.is_none_or(|partition| partition.unacked == 0 && partition.queue.is_empty())
+            && !self.drain.peek(id).any
+    }
+
+    /// Partitions of which something may leave, on a connection that could take it, although nobody works on that.
+    pub fn idle_hands(&self, now: Duration, found: &mut Vec<u32>) {
+        for (id, partition) in (0..).zip(&self.partitions) {
+            let lane = self.nodes.get(&partition.leader).and_then(|node| node.lane);
+            let lane = lane.and_then(|lane| self.connections.get(&lane));
+            if lane.is_some_and(|lane| lane.can_send(now)) && self.may_leave(id) {
+                found.push(id);
+            }
+        }
     }
 }

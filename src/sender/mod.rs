@@ -25,6 +25,7 @@ mod retry;
 mod shared;
 mod shutdown;
 mod split;
+mod steps;
 mod stranger;
 mod tally;
 #[cfg(all(test, feature = "testing"))]
@@ -33,7 +34,7 @@ mod timers;
 mod topic;
 pub mod transmit;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,6 +63,8 @@ pub use backoff::Random;
 pub use in_flight::Run;
 pub use outbox::{Outbox, Report};
 pub use shared::{Command, Life, Shared, Ticket};
+#[cfg(feature = "testing")]
+pub use steps::{Taken, take_counts};
 pub use tally::Stats;
 pub use topic::TopicShared;
 
@@ -89,11 +92,12 @@ pub struct Sender {
     /// How many topics have no partitions known.
     unknown_topics: usize,
     cluster: Cluster,
-    nodes: HashMap<i32, Node>,
+    /// In order, so that the same events always have the same consequences.
+    nodes: BTreeMap<i32, Node>,
     /// Nodes with partitions to be served.
     waiting_nodes: Vec<i32>,
     bootstrap: Vec<Endpoint>,
-    connections: HashMap<ConnectionId, Connection>,
+    connections: BTreeMap<ConnectionId, Connection>,
     next_connection: u64,
     control: Control,
     identity: Identity,
@@ -159,10 +163,10 @@ impl Sender {
             topic_index: HashMap::new(),
             unknown_topics: 0,
             cluster: Cluster::default(),
-            nodes: HashMap::new(),
+            nodes: BTreeMap::new(),
             waiting_nodes: Vec::new(),
             bootstrap,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             next_connection: 0,
             control: Control::default(),
             identity,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::in_flight::{Batch, WalkBack};
 use super::outbox::{Deliveries, Report, Waiting};
+use super::steps::{Step, stepped};
 use super::{Sender, split};
 use crate::completion::Outcome;
 use crate::error::{DeliveryError, DeliveryErrorKind, Failure, Written};
@@ -27,7 +28,10 @@ impl Sender {
         let queue = &mut partition.queue;
         // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
         let stored = match partition.walk_back.take() {
-            Some(walk) => walk.at.min(queue.partition_point(|queued| queued.number <= batch.number)),
+            Some(walk) => {
+                stepped(Step::WalkFound);
+                walk.at.min(queue.partition_point(|queued| queued.number <= batch.number))
+            }
             None => {
                 let before =
                     |queued: &&Batch| queued.doubtful && queued.stamp.is_some() && queued.number < batch.number;
@@ -161,6 +165,7 @@ impl Sender {
 
     /// An expired batch that was in flight has come back undelivered: only its sequence numbers are left to care for.
     pub(super) fn drop_told(&mut self, batch: Batch) {
+        stepped(Step::ToldComesBack);
         self.partitions[batch.partition as usize].walk_back = None;
         if batch.stamp.is_some() {
             self.partitions[batch.partition as usize].sequences.spoil();
@@ -269,6 +274,7 @@ impl Sender {
             partition.queue.insert(at, batch);
             let earlier = partition.queue.iter().take(at).rposition(Batch::is_unclear);
             partition.walk_back = earlier.map(|at| WalkBack { at });
+            stepped(if earlier.is_some() { Step::WalkFurther } else { Step::WalkInVain });
             if earlier.is_none() {
                 partition.sequences.spoil();
             }
@@ -282,7 +288,10 @@ impl Sender {
         let newest = partition.queue.iter().rposition(Batch::is_unclear);
         match newest {
             // The newest that may be stored decides for all before it; its place counts this batch as well.
-            Some(at) => partition.walk_back = Some(WalkBack { at: at + 1 }),
+            Some(at) => {
+                stepped(Step::WalkBack);
+                partition.walk_back = Some(WalkBack { at: at + 1 });
+            }
             None => {
                 batch.possibly_written = false;
                 partition.sequences.spoil();
@@ -298,19 +307,30 @@ impl Sender {
         if partition.walk_back.is_some() {
             return;
         }
+        if std::mem::take(&mut partition.log_gone) {
+            // Copies may lie in the log that is gone, or, where topics go by name, in the new one already.
+            for batch in &mut partition.queue {
+                batch.doubtful |= batch.is_unclear();
+            }
+        }
         // Stamped again, a batch that is in the log would be there twice: first find out which are.
         if let Some(at) = partition.queue.iter().rposition(Batch::is_unclear) {
+            stepped(Step::WalkBack);
             partition.walk_back = Some(WalkBack { at });
             return;
         }
         while let Some(at) = self.partitions[id as usize].queue.iter().position(|queued| queued.doubtful)
             && let Some(batch) = self.partitions[id as usize].queue.remove(at)
         {
+            stepped(Step::DoubtfulGivenUp);
             self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
         let partition = &mut self.partitions[id as usize];
         partition.gap = None;
-        if !partition.sequences.bump() {
+        if partition.sequences.bump() {
+            stepped(Step::NewEpoch);
+        } else {
+            stepped(Step::NewProducerId);
             partition.sequences.renew();
             if !matches!(self.identity, super::Identity::Wanted { .. } | super::Identity::Asked { .. }) {
                 self.identity = super::Identity::Wanted { retry_at: Duration::ZERO, failures: 0 };

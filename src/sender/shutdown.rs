@@ -208,7 +208,8 @@ impl Sender {
     }
 
     fn abandon_batch(&mut self, batch: Batch, kind: DeliveryErrorKind) {
-        if !batch.told {
+        // One that a later batch was accepted behind ends as delivered.
+        if !batch.told && !self.is_stored(&batch) {
             self.partitions[batch.partition as usize].leave_behind(&batch);
         }
         self.fail(batch, kind);

@@ -168,6 +168,11 @@ impl Log {
         self.producers.clear();
     }
 
+    /// Something is known of a producer.
+    pub fn knows_producers(&self) -> bool {
+        !self.producers.is_empty()
+    }
+
     /// The batches, in order.
     pub fn batches(&self) -> &[StoredBatch] {
         &self.batches

@@ -6,6 +6,7 @@ mod answers;
 mod bootstrap;
 mod closing;
 mod expiry;
+mod found_by_seeds;
 mod hints;
 mod idempotence;
 mod limits;

@@ -7,5 +7,16 @@
     reason = "a finding is a panic"
 )]
 
+mod check;
+mod coverage;
+mod deck;
+mod ledger;
+mod network;
+mod plan;
+mod run;
+mod spoil;
 #[cfg_attr(not(test), allow(dead_code, reason = "driven by the tests of the sender"))]
 pub(crate) mod world;
+
+pub use coverage::Coverage;
+pub use run::{Report, describe, run, tell};

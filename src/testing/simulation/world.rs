@@ -1,49 +1,55 @@
 //! One sender, some brokers, and the network between them.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::io;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::coverage::{Coverage, Sight};
+use super::deck::SharedDeck;
+use super::ledger::Ledger;
+use super::network::{Event, Link, Storm};
 use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
-use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::sender::transmit::{Action, ConnectionId, Now};
 use crate::sender::{Random, Sender, Shared, TopicShared};
-use crate::testing::{BrokerModel, BrokerOptions, Incoming, Reply};
-use crate::wire::header::ApiKey;
-use crate::wire::metadata::{self, MetadataResponse};
+use crate::testing::{BrokerModel, BrokerOptions};
+use crate::wire::metadata::MetadataResponse;
 use crate::wire::record::Fields;
-use crate::wire::server;
 
 const START_MS: i64 = 1_700_000_000_000;
 
-/// What happens at a time.
-#[derive(Debug)]
-enum Event {
-    Connected(ConnectionId),
-    /// The kernel has taken the transmit, and the request is on its way.
-    Taken(ConnectionId),
-    /// The broker reads this connection's next request, if it is done with the one before.
-    Read(ConnectionId),
-    /// Bytes reach the sender.
-    Answer(ConnectionId, Vec<u8>),
-    /// The connection is gone.
-    Closed(ConnectionId),
-    Restart(i32),
+/// How long something may be possible and undone.
+const IDLE_MAX: Duration = Duration::from_millis(5);
+
+/// An event and its time; those of one time happen in the order in which they were planned.
+pub(super) struct Planned {
+    at: Duration,
+    serial: u64,
+    event: Event,
 }
 
-struct Link {
-    node: i32,
-    /// With the driver, not yet with the kernel.
-    sending: Option<Transmit>,
-    /// Requests at the broker, not yet read.
-    arrived: VecDeque<Vec<u8>>,
-    /// The broker reads nothing before this time.
-    busy_until: Duration,
-    hung: bool,
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
 }
 
 /// How the network treats us. Chances are in thousandths.
@@ -64,12 +70,16 @@ pub struct World {
     pub model: BrokerModel,
     pub now: Duration,
     pub weather: Weather,
+    /// What else may go wrong; nothing, unless a simulation says so.
+    pub storm: Storm,
     pub random: Random,
-    links: HashMap<ConnectionId, Link>,
-    events: BinaryHeap<Reverse<(Duration, u64)>>,
-    pending: HashMap<u64, Event>,
+    /// By age.
+    pub(super) links: Vec<Link>,
+    events: BinaryHeap<Planned>,
     serial: u64,
-    down: HashSet<i32>,
+    pub(super) down: Vec<i32>,
+    /// Nodes that stand still, and until when.
+    pub(super) frozen: Vec<(i32, Duration)>,
     pub restarts: u32,
     /// Without time going by.
     turns: u32,
@@ -79,6 +89,33 @@ pub struct World {
     pub spoil: Option<Box<dyn FnMut(&mut MetadataResponse)>>,
     /// Records that were taken.
     accepted: u64,
+    /// The oracle's books. With them the sender sleeps until its doorbell rings.
+    pub ledger: Option<Ledger>,
+    pub deck: Option<SharedDeck>,
+    pub coverage: Coverage,
+    /// How far the caller's wall clock is off.
+    pub wall_jump_ms: i64,
+    /// No topic is created again: leader epochs never go back.
+    pub epochs_grow: bool,
+    /// The newest that the sender went by, by partition.
+    epochs: Vec<i32>,
+    /// Sequence numbers of partitions that are new.
+    pub first_sequence: u32,
+    /// Whoever looks into a seed is told what happens.
+    pub story: bool,
+    /// Of everything that was sent, in order.
+    pub trace: u64,
+    rings: usize,
+    identity: usize,
+    possibly: u64,
+    /// Since when partitions could send and did not.
+    idle: Vec<(u32, Duration)>,
+    idle_now: Vec<u32>,
+    pub(super) buffers: Vec<Vec<u8>>,
+    pub(super) sights: Vec<Sight>,
+    pub(super) topic_ids: Vec<([u8; 16], usize)>,
+    /// Place, node and epoch of leaders that were.
+    pub(super) old_leaders: Vec<(usize, i32, i32)>,
 }
 
 impl World {
@@ -95,42 +132,70 @@ impl World {
         })
         .unwrap();
         let shared = Arc::new(Shared::new(accumulator.clone(), Arc::new(config)));
+        let sender = Sender::new(shared.clone(), drain, seed);
         Self {
-            sender: Sender::new(shared.clone(), drain, seed),
+            identity: sender.identity_state(),
+            sender,
             shared,
             accumulator,
             model,
             now: Duration::ZERO,
             weather: Weather::default(),
+            storm: Storm::default(),
             random: Random::new(seed ^ 0x5eed),
-            links: HashMap::new(),
+            links: Vec::new(),
             events: BinaryHeap::new(),
-            pending: HashMap::new(),
             serial: 0,
-            down: HashSet::new(),
+            down: Vec::new(),
+            frozen: Vec::new(),
             restarts: 0,
             turns: 0,
             look_ups: 0,
             spoil: None,
             accepted: 0,
+            ledger: None,
+            deck: None,
+            coverage: Coverage::default(),
+            wall_jump_ms: 0,
+            epochs_grow: false,
+            epochs: Vec::new(),
+            first_sequence: 0,
+            story: false,
+            trace: 0,
+            rings: 0,
+            possibly: 0,
+            idle: Vec::new(),
+            idle_now: Vec::new(),
+            buffers: Vec::new(),
+            sights: Vec::new(),
+            topic_ids: Vec::new(),
+            old_leaders: Vec::new(),
         }
     }
 
-    fn now(&self) -> Now {
-        Now { monotonic: self.now, unix_ms: START_MS + self.now.as_millis() as i64 }
+    pub(super) fn now(&self) -> Now {
+        Now { monotonic: self.now, unix_ms: self.unix_ms() + self.wall_jump_ms }
     }
 
-    fn chance(&mut self, thousandths: u64) -> bool {
+    /// The brokers' wall clock.
+    pub(super) fn unix_ms(&self) -> i64 {
+        START_MS + self.now.as_millis() as i64
+    }
+
+    pub(super) fn chance(&mut self, thousandths: u64) -> bool {
         thousandths > 0 && self.random.next() % 1000 < thousandths
     }
 
-    fn after(&mut self, delay: Duration, event: Event) {
-        self.serial += 1;
-        self.pending.insert(self.serial, event);
-        self.events.push(Reverse((self.now + delay, self.serial)));
+    pub(super) fn after(&mut self, delay: Duration, event: Event) {
+        self.plan(self.now + delay, event);
     }
 
-    fn latency(&mut self) -> Duration {
+    pub(super) fn plan(&mut self, at: Duration, event: Event) {
+        self.serial += 1;
+        self.events.push(Planned { at, serial: self.serial, event });
+    }
+
+    pub(super) fn latency(&mut self) -> Duration {
         Duration::from_micros(50 + self.random.next() % 400)
     }
 
@@ -156,6 +221,11 @@ impl World {
             Err(refused) if refused.is_full() => None,
             Err(why) => panic!("{why:?}"),
         }
+    }
+
+    /// A record was taken by other means than `send`.
+    pub fn note_accepted(&mut self) {
+        self.accepted += 1;
     }
 
     /// The topic, once it is known.
@@ -200,7 +270,7 @@ impl World {
     /// One turn of the loop: the next event or the sender's own time. False: nothing happens before `limit`.
     fn turn_before(&mut self, limit: Duration) -> bool {
         self.look();
-        let event = self.events.peek().map(|Reverse((at, _))| *at);
+        let event = self.events.peek().map(|planned| planned.at);
         let timer = self.sender.poll_timeout().map(|at| at.max(self.now));
         let Some(next) = event.into_iter().chain(timer).min().filter(|at| *at < limit) else { return false };
         if next > self.now {
@@ -209,50 +279,59 @@ impl World {
         self.turns += 1;
         assert!(self.turns < 10_000, "a busy loop at {:?}: {:#?}", self.now, self.sender.inspect());
         if event.is_some_and(|at| at <= self.now)
-            && let Some(Reverse((_, serial))) = self.events.pop()
-            && let Some(event) = self.pending.remove(&serial)
+            && let Some(Planned { event, .. }) = self.events.pop()
         {
             self.happen(event);
         }
         if self.sender.poll_timeout().is_some_and(|at| at <= self.now) {
             self.sender.handle_timeout(self.now());
         }
+        self.accumulator.doorbell.ring();
         self.look();
         true
     }
 
-    /// What the loop does between events.
+    /// What the loop does between events, unless it sleeps.
     fn look(&mut self) {
+        if self.ledger.is_some() {
+            if !self.accumulator.doorbell.is_rung() {
+                return;
+            }
+            self.accumulator.doorbell.awake();
+        }
         self.sender.handle_wakeup(self.now());
         while let Some(action) = self.sender.poll_action() {
-            match action {
-                Action::Resolve { host, port } => {
-                    self.look_ups += 1;
-                    let address: Result<SocketAddr, _> = format!("{host}:{port}").parse();
-                    let answer = address.map(|address| vec![address]).map_err(|_| "no such host".to_owned());
-                    self.sender.handle_resolved(self.now(), &host, port, answer);
-                }
-                Action::Connect { connection, address } => {
-                    let node = i32::from(address.port()) - 1000;
-                    let latency = self.latency();
-                    self.after(latency, Event::Connected(connection));
-                    let link =
-                        Link { node, sending: None, arrived: VecDeque::new(), busy_until: Duration::ZERO, hung: false };
-                    self.links.insert(connection, link);
-                }
-                Action::Close { connection } => self.after(Duration::ZERO, Event::Closed(connection)),
-            }
+            self.act(action);
         }
         while let Some(transmit) = self.sender.poll_transmit() {
-            let id = transmit.connection;
-            let cut = self.chance(self.weather.cut_request);
-            let latency = self.latency();
-            let Some(link) = self.links.get_mut(&id) else { continue };
-            assert!(link.sending.is_none(), "one transmit at a time");
-            link.sending = Some(transmit);
-            self.after(latency, if cut { Event::Closed(id) } else { Event::Taken(id) });
+            self.hand(transmit);
         }
         self.check_stats();
+        if self.ledger.is_some() {
+            self.check();
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Resolve { host, port } => {
+                self.look_ups += 1;
+                let address: Result<SocketAddr, _> = format!("{host}:{port}").parse();
+                let answer = address.map(|address| vec![address]).map_err(|_| "no such host".to_owned());
+                self.sender.handle_resolved(self.now(), &host, port, answer);
+            }
+            Action::Connect { connection, address } => self.connect(connection, i32::from(address.port()) - 1000),
+            Action::Close { connection } => {
+                if let Some(link) = self.link(connection) {
+                    link.closing = true;
+                }
+                self.after(Duration::ZERO, Event::Closed(connection));
+            }
+        }
+    }
+
+    pub(super) fn link(&mut self, id: ConnectionId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.id == id)
     }
 
     /// Every record is in one place, and the numbers that are published say which.
@@ -264,105 +343,54 @@ impl World {
         assert!(stats.adds_up() && stats.accepted == self.accepted, "{} sent, {stats:?}", self.accepted);
     }
 
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::Connected(id) => match self.links.get(&id) {
-                Some(link) if self.down.contains(&link.node) => self.close(id),
-                Some(_) => self.sender.handle_connected(self.now(), id),
-                None => {}
-            },
-            Event::Taken(id) => {
-                let Some(transmit) = self.links.get_mut(&id).and_then(|link| link.sending.take()) else { return };
-                let frame = self.bytes(&transmit);
-                self.sender.handle_sent(self.now(), transmit);
-                let latency = self.latency();
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.arrived.push_back(frame);
-                    self.after(latency, Event::Read(id));
-                }
+    /// What a simulation checks besides that, turn by turn.
+    fn check(&mut self) {
+        let identity = self.sender.identity_state();
+        if identity != self.identity {
+            self.coverage.saw_identity(self.identity, identity);
+            self.identity = identity;
+        }
+        if self.rings != self.sender.rings().len() {
+            self.rings = self.sender.rings().len();
+            self.sender.start_sequences_at(self.first_sequence);
+        }
+        self.check_hands();
+        if self.epochs_grow {
+            self.epochs.resize(self.rings, -1);
+            for (newest, epoch) in self.epochs.iter_mut().zip(self.sender.leader_epochs()) {
+                // Brokers before 2.1 do not say.
+                assert!(epoch < 0 || epoch >= *newest, "back from leader epoch {newest} to {epoch}");
+                *newest = epoch.max(*newest);
             }
-            Event::Read(id) => self.read(id),
-            Event::Answer(id, bytes) => {
-                if self.links.contains_key(&id) {
-                    // In two pieces, anywhere.
-                    let at = (self.random.next() as usize) % bytes.len();
-                    self.sender.handle_received(self.now(), id, &bytes[..at]);
-                    self.sender.handle_received(self.now(), id, &bytes[at..]);
-                }
-            }
-            Event::Closed(id) => self.close(id),
-            Event::Restart(node) => {
-                self.down.remove(&node);
-                self.model.restart_node(node);
-            }
+        }
+        let possibly = self.shared.tally.read().failed_possibly_written;
+        if possibly > self.possibly
+            && let Some(ledger) = &mut self.ledger
+        {
+            // Now, because later answers may end the doubt.
+            self.possibly = possibly;
+            ledger.settle(self.now);
         }
     }
 
-    fn bytes(&self, transmit: &Transmit) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for piece in &transmit.pieces {
-            match *piece {
-                Piece::Head { start, len } => {
-                    bytes.extend_from_slice(&transmit.head[start as usize..(start + len) as usize]);
+    /// Nobody may be idle who has something to send.
+    fn check_hands(&mut self) {
+        let mut able = std::mem::take(&mut self.idle_now);
+        able.clear();
+        self.sender.idle_hands(self.now, &mut able);
+        self.idle.retain(|(id, _)| able.contains(id));
+        for id in &able {
+            match self.idle.iter().find(|(idle, _)| idle == id) {
+                Some((_, since)) => {
+                    let idle = self.now - *since;
+                    // What was too little when it came may be enough by now (a smaller limit): it leaves with its linger.
+                    let most = IDLE_MAX + self.shared.config.linger;
+                    assert!(idle <= most, "partition {id} could send for {idle:?} and did not");
                 }
-                Piece::Arena { offset, len } => bytes.extend_from_slice(self.accumulator.bytes(offset, len as usize)),
+                None => self.idle.push((*id, self.now)),
             }
         }
-        let size = u32::from_be_bytes(bytes[..4].try_into().unwrap());
-        assert_eq!(size as usize, bytes.len() - 4, "the frame's size");
-        bytes.split_off(4)
-    }
-
-    fn close(&mut self, id: ConnectionId) {
-        if let Some(link) = self.links.remove(&id) {
-            let error = io::Error::from(io::ErrorKind::ConnectionReset);
-            self.sender.handle_closed(self.now(), id, &error, link.sending.into_iter().collect());
-        }
-    }
-
-    fn read(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if link.hung || link.arrived.is_empty() {
-            return;
-        }
-        if now < link.busy_until {
-            let wait = link.busy_until - now;
-            return self.after(wait, Event::Read(id));
-        }
-        let node = link.node;
-        let Some(frame) = link.arrived.pop_front() else { return };
-        let mut out = Vec::new();
-        let unix_ms = self.now().unix_ms;
-        let incoming = Incoming { node, connection: id.0, unix_ms, may_wait: false, frame: &frame };
-        let reply = self.model.handle(&incoming, &mut out);
-        if let Some(spoil) = &mut self.spoil {
-            spoil_metadata(&frame, &mut out, spoil);
-        }
-        if self.chance(self.weather.restart) {
-            return self.kill(node);
-        }
-        match reply {
-            Reply::Answer { delay, mute } => {
-                if self.chance(self.weather.cut_answer) {
-                    return self.after(delay, Event::Closed(id));
-                }
-                let latency = self.latency();
-                self.after(delay + latency, Event::Answer(id, out));
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.busy_until = now + delay + mute;
-                }
-                self.after(delay + mute, Event::Read(id));
-            }
-            Reply::Nothing => self.after(Duration::ZERO, Event::Read(id)),
-            Reply::Close => self.after(Duration::ZERO, Event::Closed(id)),
-            Reply::Hang => {
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.hung = true;
-                }
-            }
-            Reply::Wait(_) => panic!("nobody fetches here"),
-        }
+        self.idle_now = able;
     }
 
     /// The node dies and comes back after a while.
@@ -370,13 +398,26 @@ impl World {
         self.kill_for(node, Duration::from_millis(20));
     }
 
+    /// Tells of what happens, if somebody listens.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.story {
+            println!("{:>12.3?} {}", self.now, what());
+        }
+    }
+
     /// The node dies and comes back after so long.
     pub fn kill_for(&mut self, node: i32, away: Duration) {
+        self.tell(|| format!("broker {node} dies for {away:?}"));
         self.restarts += 1;
-        self.down.insert(node);
-        let lost: Vec<ConnectionId> =
-            self.links.iter().filter(|(_, link)| link.node == node).map(|(id, _)| *id).collect();
+        if !self.down.contains(&node) {
+            self.down.push(node);
+        }
+        self.frozen.retain(|(frozen, _)| *frozen != node);
+        let lost: Vec<ConnectionId> = self.links.iter().filter(|link| link.node == node).map(|link| link.id).collect();
         for id in lost {
+            if let Some(link) = self.link(id) {
+                link.give_back_arrived();
+            }
             self.after(Duration::ZERO, Event::Closed(id));
         }
         self.after(away, Event::Restart(node));
@@ -386,18 +427,5 @@ impl World {
     pub fn log(&self, topic: &str, partition: i32) -> Vec<String> {
         let records = self.model.records(topic, partition);
         records.into_iter().map(|record| String::from_utf8(record.value.unwrap_or_default()).unwrap()).collect()
-    }
-}
-
-/// Changes the answer if it is one to Metadata.
-fn spoil_metadata(request: &[u8], answer: &mut Vec<u8>, spoil: &mut dyn FnMut(&mut MetadataResponse)) {
-    let (header, _) = server::request_header(request).unwrap();
-    if header.api == ApiKey::METADATA {
-        let at = server::shape::body_at(header.api.0, header.version);
-        let mut response = metadata::decode_response(&answer[at..], header.version).unwrap();
-        spoil(&mut response);
-        answer.truncate(at);
-        server::metadata::encode_response(answer, header.version, &response);
-        server::end_response(answer, 0);
     }
 }

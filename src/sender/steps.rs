@@ -1,0 +1,64 @@
+//! Which transitions are taken: counted for a simulation that must not miss one, and free of cost otherwise.
+
+use super::ack::Decision;
+use super::connection;
+
+/// Steps of the sender that are rarely taken.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// A search for what is stored begins at the newest batch that may be.
+    WalkBack,
+    /// It goes on one batch further back.
+    WalkFurther,
+    /// It ends: none is stored.
+    WalkInVain,
+    /// It ends: this one is stored, and so is what stands before.
+    WalkFound,
+    /// A partition takes a new epoch.
+    NewEpoch,
+    /// Its epochs are used up: it waits for a new producer id.
+    NewProducerId,
+    /// A batch whose callers were told comes back.
+    ToldComesBack,
+    /// A doubtful batch is given up.
+    DoubtfulGivenUp,
+}
+
+/// How often each transition was taken on this thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken {
+    /// By state and event.
+    pub connection: [[u64; 4]; 5],
+    /// By decision.
+    pub decision: [u64; 6],
+    /// By step.
+    pub step: [u64; 8],
+}
+
+#[cfg(feature = "testing")]
+thread_local! {
+    static TAKEN: std::cell::RefCell<Taken> = std::cell::RefCell::default();
+}
+
+/// What was counted since the last call.
+#[cfg(feature = "testing")]
+pub fn take_counts() -> Taken {
+    TAKEN.take()
+}
+
+fn count(_note: impl FnOnce(&mut Taken) -> &mut u64) {
+    #[cfg(feature = "testing")]
+    TAKEN.with_borrow_mut(|taken| *_note(taken) += 1);
+}
+
+pub(super) fn moved(state: connection::State, event: connection::Event) {
+    count(|taken| &mut taken.connection[state as usize][event as usize]);
+}
+
+pub(super) fn decided(decision: Decision) {
+    count(|taken| &mut taken.decision[decision as usize]);
+}
+
+pub(super) fn stepped(step: Step) {
+    count(|taken| &mut taken.step[step as usize]);
+}

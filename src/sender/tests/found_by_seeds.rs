@@ -1,0 +1,64 @@
+//! What the simulation found, each in its smallest form.
+
+use std::time::Duration;
+
+use super::world::World;
+use crate::config::ProducerConfig;
+use crate::testing::{BrokerOptions, TopicOptions};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn config() -> ProducerConfig {
+    ProducerConfig::new().linger(Duration::ZERO).request_timeout(200 * MS).metadata_max_age(50 * MS)
+}
+
+fn topic_of(partitions: i32) -> TopicOptions {
+    TopicOptions { partitions, ..TopicOptions::default() }
+}
+
+/// What was accepted stays accepted when the topic is created again with fewer partitions. The world counts each turn.
+#[test]
+fn a_smaller_topic_of_the_same_name_keeps_the_count() {
+    let mut world = World::new(1, BrokerOptions { topic: topic_of(3), ..BrokerOptions::default() }, config());
+    let topic = world.topic("t");
+    let delivery = world.send(&topic, 2, b"000000").unwrap();
+    world.run_while(|_| delivery.try_result().is_none());
+    world.model.delete_topic("t");
+    world.model.create_topic("t", topic_of(1));
+    let until = world.now + 200 * MS;
+    world.run_until(until);
+    assert_eq!(topic.count(), 1);
+    assert_eq!((world.shared.stats().accepted, world.shared.stats().delivered), (1, 1));
+}
+
+/// Two batches stored, their answers lost; the broker restarts and remembers the newer one alone, so the search begins at
+/// that. Then the topic is created again: the new log accepts any first sequence number, so that it accepts the newer
+/// batch is no proof that the older one is there.
+#[test]
+fn a_log_created_again_proves_nothing_of_what_was_sent_before() {
+    let options = BrokerOptions { topic: topic_of(1), auto_create: false, ..BrokerOptions::default() };
+    let mut world = World::new(1, options, config().delivery_timeout(60_000 * MS));
+    world.model.create_topic("t", topic_of(1));
+    let topic = world.topic("t");
+    let first = world.send(&topic, 0, b"000000").unwrap();
+    world.run_while(|_| first.try_result().is_none());
+    world.storm.mute = 1000;
+    let mut deliveries = Vec::new();
+    for value in [b"000001", b"000002"] {
+        deliveries.push(world.send(&topic, 0, value).unwrap());
+        let until = world.now + 5 * MS;
+        world.run_until(until);
+    }
+    assert_eq!(world.log("t", 0), ["000000", "000001", "000002"]);
+    world.storm.mute = 0;
+    world.model.restart_node(0);
+    world.run_while(|world| world.sender.partitions[0].walk_back.is_none());
+    world.model.delete_topic("t");
+    world.model.create_topic("t", topic_of(1));
+    world.run_while(|_| deliveries.iter().any(|delivery| delivery.try_result().is_none()));
+    let log = world.log("t", 0);
+    for (delivery, value) in deliveries.iter().zip(["000001", "000002"]) {
+        let outcome = delivery.try_result().unwrap();
+        assert!(outcome.is_err() || log.iter().any(|stored| stored == value), "{value} is said to be delivered");
+    }
+}

@@ -1,0 +1,69 @@
+//! Seeds of the simulation: a producer in bad weather, and what must hold all the same.
+//!
+//! `SEEDS=20000 FROM=0 cargo test --release --test simulation` runs so many; `THREADS=2` on so many cores. `REPEAT=1`
+//! runs each seed twice and compares, `KEEP_GOING=1` goes on after a failure,
+//! `SHOW=1` tells what happens. A failing seed prints the one line that runs it again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use ringmail::testing::simulation::{Coverage, describe, run, tell};
+
+/// From so many seeds on everything that can be seen must have been.
+const ENOUGH: u64 = 2000;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect(name))
+}
+
+#[test]
+fn what_is_told_is_true_in_any_weather() {
+    let (from, seeds) = (number("FROM", 0), number("SEEDS", if cfg!(debug_assertions) { 200 } else { 2000 }));
+    let (threads, repeat) = (number("THREADS", 1), number("REPEAT", 0) > 0);
+    let keep_going = number("KEEP_GOING", 0) > 0;
+    let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));
+    let sum: Mutex<(Coverage, u64, u64)> = Mutex::default();
+    let show = number("SHOW", 0) > 0;
+    if show {
+        println!("{}", describe(from));
+    }
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let (mut coverage, mut records, mut faults) = (Coverage::default(), 0, 0);
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds {
+                        break;
+                    }
+                    let Ok(report) = catch_unwind(|| tell(seed, show)) else {
+                        println!("SEEDS=1 FROM={seed} cargo test --release --test simulation");
+                        if keep_going {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
+                        std::process::exit(1);
+                    };
+                    assert!(!repeat || run(seed).trace == report.trace, "seed {seed} does not repeat itself");
+                    coverage.add(&report.coverage);
+                    (records, faults) = (records + report.records, faults + report.faults);
+                }
+                let mut sum = sum.lock().unwrap();
+                sum.0.add(&coverage);
+                (sum.1, sum.2) = (sum.1 + records, sum.2 + faults);
+            });
+        }
+    });
+    let (coverage, records, faults) = sum.into_inner().unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{coverage}");
+    println!("{seeds} seeds, {records} records, {faults} faults: {:.0} seeds/s", seeds as f64 / seconds);
+    assert_eq!(failed.into_inner(), 0, "seeds failed");
+    let missing: Vec<String> =
+        coverage.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
+    assert!(seeds < ENOUGH || missing.is_empty(), "never seen: {missing:?}");
+}
