@@ -304,6 +304,7 @@ impl Sender {
             node: -1,
             attempts: 0,
             possibly_written: false,
+            astray: false,
             doubtful: false,
             shortened: false,
             told: false,

@@ -2,6 +2,7 @@
 //! event. The oracle is the broker's log.
 
 mod accepted_behind;
+mod astray;
 mod closing;
 mod expiry;
 mod hints;
