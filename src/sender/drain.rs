@@ -311,6 +311,7 @@ impl Sender {
             node: -1,
             attempts: 0,
             possibly_written: false,
+            astray: false,
             doubtful: false,
             shortened: false,
             told: false,

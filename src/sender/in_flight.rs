@@ -83,6 +83,9 @@ pub struct Batch {
     pub attempts: u32,
     /// A copy of it may be in the log: sent in full and never refused for certain since.
     pub possibly_written: bool,
+    /// A copy left whole on a connection that ended without an answer. It may still reach its broker: what that says of
+    /// later copies holds only until then, and never makes the batch certainly not written.
+    pub astray: bool,
     /// Its records may be in the log, and its own sequence numbers cannot tell: it is a part of a batch that may be there
     /// whole, or a later batch that may be there was given up. It is never stamped again.
     pub doubtful: bool,
@@ -139,6 +142,7 @@ impl Batch {
             node: self.node,
             attempts: self.attempts,
             possibly_written: self.possibly_written,
+            astray: self.astray,
             doubtful: self.doubtful,
             shortened: self.shortened,
             told: self.told,
@@ -147,6 +151,11 @@ impl Batch {
             last_error: self.last_error.clone(),
             trouble: self.trouble.clone(),
         }
+    }
+
+    /// Whether its records may be in the log, now or later, for all that is known.
+    pub fn may_be_written(&self) -> bool {
+        self.possibly_written || self.doubtful || self.astray
     }
 
     /// It may be in the log, and sending it again will tell.
@@ -302,7 +311,7 @@ impl PartitionState {
     pub fn leave_behind(&mut self, batch: &Batch) {
         let records = u64::from(batch.count);
         self.left_behind.0 += records;
-        self.left_behind.1 += if batch.possibly_written || batch.doubtful { records } else { 0 };
+        self.left_behind.1 += if batch.may_be_written() { records } else { 0 };
     }
 
     /// Everything at ring positions below `mark` is out of the ring and has its answer. `head`: the ring's.

@@ -201,7 +201,7 @@ impl Sender {
                 for earlier in partition.queue.iter_mut().take(before) {
                     earlier.doubtful |= earlier.is_unclear();
                 }
-            } else {
+            } else if !batch.astray {
                 partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
             }
         }
@@ -225,7 +225,7 @@ impl Sender {
         let why_stuck = || stuck.then(|| self.trouble_of_partition(batch.partition)).flatten();
         let failure = Failure {
             kind,
-            written: if batch.possibly_written || batch.doubtful { Written::Possibly } else { Written::No },
+            written: if batch.may_be_written() { Written::Possibly } else { Written::No },
             waited: self.now.monotonic.saturating_sub(batch.opened),
             attempts: batch.attempts,
             broker: batch.last_error.clone(),
@@ -246,6 +246,7 @@ impl Sender {
         for mut batch in batches.drain(..).flatten() {
             self.book_out(&mut batch);
             batch.possibly_written |= whole;
+            batch.astray |= whole;
             batch.trouble = Some(trouble.clone());
             let id = batch.partition;
             if self.config.acks == crate::config::Acks::None && whole {

@@ -3,6 +3,7 @@
 
 mod accepted_behind;
 mod answers;
+mod astray;
 mod bootstrap;
 mod closing;
 mod expiry;
