@@ -273,3 +273,35 @@ fn every_module_opens_with_what_it_is() {
     let silent = sources().into_iter().filter(|s| !s.text.starts_with("//!"));
     report(silent.map(|s| format!("src/{}: open the module with a few lines of `//!`", s.path)).collect());
 }
+
+/// The list of what a producer must do is whole, and each test that it names is there.
+#[test]
+fn the_tests_that_the_list_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join("tests/README.md")).unwrap();
+    let numbers = |line: &str| line.strip_prefix("| ")?.split(' ').next()?.parse::<u32>().ok();
+    let listed: Vec<u32> = list.lines().filter_map(numbers).collect();
+    assert!(listed.iter().copied().eq((1..=72).chain(89..=116)), "{listed:?}");
+    let mut findings = Vec::new();
+    for (row, number) in list.lines().filter_map(|line| Some((line, numbers(line)?))) {
+        let mut named = row.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).peekable();
+        if named.peek().is_none() && !row.contains("not built") {
+            findings.push(format!("tests/README.md, {number}: name a test, or say what is not built"));
+        }
+        for (path, name) in named {
+            let text = fs::read_to_string(root.join(path)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+            let at = lines.iter().position(|line| line.starts_with(&format!("fn {name}(")));
+            // A test, or one of a list that is run over each driver.
+            let runs = at.is_some_and(|at| {
+                let marked = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+                let listed = || text.contains("macro_rules! ") && lines.contains(&name);
+                marked.into_iter().any(|line| *line == "#[test]") || listed()
+            });
+            if !runs {
+                findings.push(format!("tests/README.md, {number}: {path} has no test {name}"));
+            }
+        }
+    }
+    report(findings);
+}

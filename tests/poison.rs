@@ -92,9 +92,13 @@ fn everyone_hears_of_their_own_record(driver: DriverChoice) {
     }
     // All that was good is in the log while the sink still holds the first that was not.
     let good = (0..COUNT).filter(|number| !is_poison(*number)).count() as u64;
-    while producer.stats().delivered < good {
+    for _ in 0..60_000 {
+        if producer.stats().delivered == good {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
+    assert_eq!(producer.stats().delivered, good);
     assert!(kept.lock().unwrap().is_empty());
     go.send(()).unwrap();
     for (number, delivery) in waiting {

@@ -2,8 +2,8 @@
 
 use super::ProducerConfig;
 use super::values::{
-    Acks, Cores, DriverChoice, IdleStrategy, Rule, read_bool, read_millis, read_millis_or_never, read_number,
-    read_servers, read_socket_buffer, show_bool, show_millis, show_servers, show_socket_buffer,
+    Acks, Cores, DriverChoice, IdleStrategy, MetadataRecovery, Rule, read_bool, read_millis, read_millis_or_never,
+    read_number, read_servers, read_socket_buffer, show_bool, show_millis, show_servers, show_socket_buffer,
 };
 
 /// One key of the configuration.
@@ -231,6 +231,22 @@ pub(super) const KEYS: &[Row] = &[
         metadata_max_idle,
         5000,
         "After how long a topic that nothing is sent to is no longer asked for."
+    ),
+    row!(
+        "metadata.recovery.strategy",
+        metadata_recovery,
+        "rebootstrap, none",
+        MetadataRecovery::read,
+        MetadataRecovery::to_string,
+        "What to do when no broker that the cluster named is of use: start again from bootstrap.servers, or go on trying \
+         those."
+    ),
+    millis!(
+        "metadata.recovery.rebootstrap.trigger.ms",
+        rebootstrap_trigger,
+        0,
+        "For how long metadata may be wanted in vain before everything starts again from bootstrap.servers. At least \
+         request.timeout.ms counts."
     ),
     row!(
         "allow.auto.create.topics",

@@ -14,6 +14,7 @@ mod values;
 use std::time::Duration;
 
 pub use keys::ConfigKey;
+pub(crate) use values::MetadataRecovery;
 pub use values::{Acks, Cores, DriverChoice, IdleStrategy};
 
 use crate::error::ConfigError;
@@ -46,6 +47,8 @@ pub struct ProducerConfig {
     pub(crate) reconnect_backoff_max: Duration,
     pub(crate) metadata_max_age: Duration,
     pub(crate) metadata_max_idle: Duration,
+    pub(crate) metadata_recovery: MetadataRecovery,
+    pub(crate) rebootstrap_trigger: Duration,
     pub(crate) connection_setup_timeout: Duration,
     pub(crate) connection_setup_timeout_max: Duration,
     /// A hundred years where connections stay however long they are idle.
@@ -89,6 +92,8 @@ impl Default for ProducerConfig {
             reconnect_backoff_max: ms(1_000),
             metadata_max_age: ms(300_000),
             metadata_max_idle: ms(300_000),
+            metadata_recovery: MetadataRecovery::Rebootstrap,
+            rebootstrap_trigger: ms(300_000),
             connection_setup_timeout: ms(10_000),
             connection_setup_timeout_max: ms(30_000),
             connections_max_idle: ms(540_000),

@@ -51,6 +51,7 @@ fn every_key_reads_what_it_shows() {
         ("send.buffer.bytes", "131072"),
         ("receive.buffer.bytes", "32768"),
         ("allow.auto.create.topics", "false"),
+        ("metadata.recovery.strategy", "none"),
         ("sender.cores", "2,3"),
         ("idle.strategy", "park"),
         ("driver", "io_uring"),

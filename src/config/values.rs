@@ -59,6 +59,15 @@ pub enum DriverChoice {
     Epoll,
 }
 
+/// What the producer does when no broker that it knows is of use (`metadata.recovery.strategy`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetadataRecovery {
+    /// Goes on trying these.
+    None,
+    /// Starts again from `bootstrap.servers`.
+    Rebootstrap,
+}
+
 /// `name`, `Display` and a reader for enums whose values are plain words.
 macro_rules! words {
     ($type:ident, $rule:literal, $($word:literal $(| $other:literal)* => $variant:ident),*) => {
@@ -86,6 +95,7 @@ macro_rules! words {
 
 words!(Acks, "all (or -1), 1 or 0", "all" | "-1" => All, "1" => Leader, "0" => None);
 words!(IdleStrategy, "spin, spin-then-park or park", "spin" => Spin, "spin-then-park" => SpinThenPark, "park" => Park);
+words!(MetadataRecovery, "rebootstrap or none", "rebootstrap" => Rebootstrap, "none" => None);
 words!(DriverChoice, "auto, io_uring or epoll", "auto" => Auto, "io_uring" => IoUring, "epoll" => Epoll);
 
 impl Cores {

@@ -85,6 +85,9 @@ pub struct SocketOptions {
     pub send_buffer: Option<u32>,
     /// `receive.buffer.bytes`; `None` leaves it to the kernel. Linux only.
     pub receive_buffer: Option<u32>,
+    /// How long a peer may leave bytes unacknowledged, or take none, before the kernel ends the connection
+    /// (TCP_USER_TIMEOUT); `None` leaves that to the kernel, which goes on for a quarter of an hour. Linux only.
+    pub user_timeout: Option<Duration>,
 }
 
 /// Ends a driver's wait from any thread. Cheap to clone; harmless once the driver is gone.

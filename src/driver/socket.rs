@@ -65,8 +65,7 @@ impl From<SocketAddr> for RawAddress {
     }
 }
 
-/// Makes a TCP socket: no delay, keep-alive, closed on exec, and the buffer sizes asked for (they must be set before
-/// the handshake, which fixes the window's scale).
+/// Makes a TCP socket, closed on exec, with its options set before the handshake, which fixes the window's scale.
 pub fn open(address: SocketAddr, options: &SocketOptions, nonblocking: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mode = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
@@ -77,8 +76,16 @@ pub fn open(address: SocketAddr, options: &SocketOptions, nonblocking: bool) -> 
     }
     // SAFETY: clause (c).
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A request is written whole: to hold back its last segment until the one before is acknowledged gains nothing.
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    // As the Java client has it. It matters only with connections.max.idle.ms=-1: probes begin after two hours.
     set(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    // A host that vanished acknowledges nothing, and the kernel would retransmit for a quarter of an hour. A request's
+    // own timeout ends that where there is an answer to wait for; with acks=0 nobody else would notice.
+    if let Some(timeout) = options.user_timeout {
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+        set(&socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, millis)?;
+    }
     let loopback = || address.ip().is_loopback().then_some(LOOPBACK_SEND_BUFFER);
     if let Some(bytes) = options.send_buffer.or_else(loopback) {
         set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes.min(i32::MAX as u32) as i32)?;
@@ -146,4 +153,34 @@ pub fn eventfd() -> io::Result<OwnedFd> {
 pub fn shut_down(socket: BorrowedFd<'_>) {
     // SAFETY: clause (a); the result does not matter, the descriptor is closed soon after.
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn get(socket: &OwnedFd, level: i32, name: i32) -> i32 {
+        let mut value = 0_i32;
+        let mut len = mem::size_of_val(&value) as libc::socklen_t;
+        // SAFETY: clauses (a) and (b).
+        let result =
+            unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        value
+    }
+
+    #[test]
+    fn options_are_set_before_the_socket_is_used() {
+        let options = SocketOptions { user_timeout: Some(Duration::from_secs(30)), ..SocketOptions::default() };
+        for address in ["127.0.0.1:1", "192.0.2.1:1", "[::1]:1"] {
+            let Ok(socket) = open(address.parse().unwrap(), &options, true) else {
+                assert!(address.starts_with('['), "only IPv6 may be switched off");
+                continue;
+            };
+            assert_eq!(get(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY), 1);
+            assert_eq!(get(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+            assert_eq!(get(&socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 30_000);
+        }
+    }
 }

@@ -52,6 +52,7 @@ scenarios! {
     a_transmit_may_have_thousands_of_pieces
     an_empty_transmit_is_sent
     a_slow_reader_gets_everything
+    a_peer_that_takes_nothing_is_given_up
     an_answer_before_the_end_is_told_before_the_end
     a_peer_that_leaves_in_the_middle
     a_refused_connection
@@ -254,7 +255,8 @@ fn an_empty_transmit_is_sent(make: Make) {
 }
 
 fn a_slow_reader_gets_everything(make: Make) {
-    let small = SocketOptions { send_buffer: Some(8 * 1024), receive_buffer: Some(8 * 1024) };
+    let small =
+        SocketOptions { send_buffer: Some(8 * 1024), receive_buffer: Some(8 * 1024), ..SocketOptions::default() };
     let mut under = Under::with(make, small);
     let (go, wait) = mpsc::channel::<()>();
     let len = 1 << 20;
@@ -275,6 +277,37 @@ fn a_slow_reader_gets_everything(make: Make) {
     go.send(()).expect("the peer waits");
     under.until("sent", |told| told.sent.len() == 2);
     assert!(joined(thread) == [pattern(len, 9), pattern(len, 9)].concat());
+}
+
+/// A peer that takes nothing, as good as one that is gone: the kernel itself ends the connection. Linux only.
+fn a_peer_that_takes_nothing_is_given_up(make: Make) {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let small = SocketOptions {
+        send_buffer: Some(8 * 1024),
+        user_timeout: Some(Duration::from_millis(300)),
+        ..SocketOptions::default()
+    };
+    let mut under = Under::with(make, small);
+    let (done, wait) = mpsc::channel::<()>();
+    let (address, thread) = peer(1, move |stream| {
+        let _ = wait.recv();
+        drop(stream);
+    });
+    let id = under.connect(1, address);
+    under.driver.send(Transmit {
+        connection: id,
+        head: vec![1; 16 << 20],
+        pieces: vec![Piece::Head { start: 0, len: 16 << 20 }],
+    });
+    under.until("given up", |told| !told.closed.is_empty());
+    drop(done);
+    joined(thread);
+    let (closed, reason, unsent) = under.told.closed.pop().expect("just seen");
+    // The kernel tells the reason once, to whoever looks first; the other one finds a connection that is gone.
+    let gone = [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof];
+    assert!(closed == id && gone.contains(&reason) && unsent.len() == 1, "{reason:?}");
 }
 
 fn an_answer_before_the_end_is_told_before_the_end(make: Make) {

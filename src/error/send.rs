@@ -141,7 +141,7 @@ impl fmt::Display for SendError {
             Self::UnknownTopic { topic, waited, cause } => {
                 write!(f, "topic '{topic}' does not exist (waited {})", Seconds(*waited))?;
                 if let Some(cause) = cause {
-                    write!(f, "; the broker says {cause}")?;
+                    write!(f, "; the last answer was {cause}")?;
                 }
                 f.write_str("; create it, or check its name")
             }

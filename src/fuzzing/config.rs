@@ -68,6 +68,7 @@ fn check(config: &ProducerConfig) {
         (config.connection_setup_timeout_max, 1),
         (config.metadata_max_age, 1),
         (config.metadata_max_idle, 5000),
+        (config.rebootstrap_trigger, 0),
         (config.close_timeout, 0),
     ] {
         assert!((Duration::from_millis(least)..=LONGEST).contains(&value), "{value:?}");

@@ -63,6 +63,13 @@ pub struct TopicMetadata {
     pub leaders: Vec<Leader>,
 }
 
+/// The most partitions that a producer takes, of all its topics together. Each costs about a kilobyte here and eighteen
+/// bytes in an answer, so that an answer must not decide alone.
+pub const PARTITIONS_MAX: usize = 100_000;
+
+/// The most brokers that a cluster can have; ten times what any has.
+pub const BROKERS_MAX: usize = 20_000;
+
 /// The cluster as last heard.
 #[derive(Debug, Default)]
 pub struct Cluster {
@@ -70,6 +77,7 @@ pub struct Cluster {
     pub brokers: HashMap<i32, BrokerAddress>,
     /// By name.
     pub topics: HashMap<Arc<str>, TopicMetadata>,
+    changes: u64,
 }
 
 /// What a metadata answer said of one topic.
@@ -79,6 +87,8 @@ pub enum TopicChange {
     Known { partitions: usize, recreated: bool },
     /// The broker refused or does not know it.
     Refused(ErrorCode),
+    /// It has that many partitions, and together with the other topics more than [`PARTITIONS_MAX`]. Nothing is changed.
+    TooMany(usize),
 }
 
 /// How many partitions an answer gives a topic. Indexes come from the network: none is believed that the number of
@@ -97,6 +107,9 @@ impl Cluster {
         response: &MetadataResponse,
         asked: impl Fn(&str) -> bool,
     ) -> Result<Vec<(Arc<str>, TopicChange)>, String> {
+        if response.brokers.len() > BROKERS_MAX {
+            return Err(format!("its metadata names {} brokers; {BROKERS_MAX} are taken", response.brokers.len()));
+        }
         let mut brokers = HashMap::new();
         let mut unfit = None;
         for broker in &response.brokers {
@@ -108,13 +121,24 @@ impl Cluster {
         if brokers.is_empty() {
             return Err(format!("its metadata names no broker to connect to{}", unfit.unwrap_or_default()));
         }
-        self.brokers = brokers;
+        if self.brokers != brokers {
+            self.changes += 1;
+            self.brokers = brokers;
+        }
+        let mut partitions: usize = self.topics.values().map(|topic| topic.leaders.len()).sum();
         let mut changes = Vec::new();
         for topic in &response.topics {
             let Some(name) = topic.name.as_deref().filter(|name| asked(name)) else { continue };
             let name = self.topics.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| known.clone());
+            let known = self.topics.get(&name).map_or(0, |topic| topic.leaders.len());
             let change = match partition_count(topic) {
-                count @ 1.. => self.merge_topic(&name, topic, count),
+                count if count > known && partitions - known + count > PARTITIONS_MAX => TopicChange::TooMany(count),
+                count @ 1.. => {
+                    let change = self.merge_topic(&name, topic, count);
+                    let now = self.topics.get(&name).map_or(0, |topic| topic.leaders.len());
+                    partitions = partitions - known + now;
+                    change
+                }
                 0 if topic.error != ErrorCode::NONE => TopicChange::Refused(topic.error),
                 0 => continue,
             };
@@ -130,6 +154,7 @@ impl Cluster {
         if recreated {
             known.leaders.clear();
         }
+        let mut news = known.id != heard.id || count > known.leaders.len();
         known.id = heard.id;
         if count > known.leaders.len() {
             known.leaders.resize(count, Leader::NONE);
@@ -140,10 +165,25 @@ impl Cluster {
                 continue;
             };
             if leader.epoch >= known.epoch || leader.epoch < 0 {
+                news |= *known != leader;
                 *known = leader;
             }
         }
-        TopicChange::Known { partitions: known.leaders.len(), recreated }
+        let change = TopicChange::Known { partitions: known.leaders.len(), recreated };
+        self.changes += u64::from(news);
+        change
+    }
+
+    /// Counts the answers and hints that told anything new.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Believes the next answer whatever leader epochs it has: it may be about another cluster.
+    pub fn forget_epochs(&mut self) {
+        for leader in self.topics.values_mut().flat_map(|topic| &mut topic.leaders) {
+            leader.epoch = Leader::NONE.epoch;
+        }
     }
 
     /// Who leads this partition.
@@ -160,6 +200,7 @@ impl Cluster {
         match known {
             Some(known) if leader.epoch > known.epoch && self.brokers.contains_key(&leader.node) => {
                 *known = leader;
+                self.changes += 1;
                 true
             }
             _ => false,

@@ -141,6 +141,7 @@ impl ProducerBuilder {
                 sockets: SocketOptions {
                     send_buffer: socket(config.send_buffer),
                     receive_buffer: socket(config.receive_buffer),
+                    user_timeout: Some(config.request_timeout),
                 },
             },
         };

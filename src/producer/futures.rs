@@ -52,12 +52,18 @@ impl<'a> SendFuture<'a> {
         {
             return Some(error);
         }
+        if let Refusal::NoPartition(partition) = refusal
+            && let Some(Err(error)) = core.partition_step(self.topic.shared(), *partition)
+        {
+            return Some(error);
+        }
         let started = self.started?;
         if started.elapsed() < core.shared.config.max_block {
             return core.check_life().err();
         }
         Some(match refusal {
             Refusal::NotReady => core.topic_timeout(self.topic.shared(), started),
+            Refusal::NoPartition(partition) => core.no_partition(self.topic.shared(), *partition),
             _ => SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory },
         })
     }
@@ -88,7 +94,7 @@ impl Future for SendFuture<'_> {
             }
             if !registered {
                 match refusal {
-                    Refusal::NotReady => {
+                    Refusal::NotReady | Refusal::NoPartition(_) => {
                         this.topic.shared().changed.register(&mut this.for_topic, context.waker());
                         // The sender keeps our time.
                         this.topic.core().shared.accumulator.doorbell.ring();

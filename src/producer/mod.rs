@@ -20,7 +20,7 @@ use crossbeam_utils::sync::Parker;
 use crate::completion::callback_thread;
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
-use crate::error::{BrokerError, CloseReport, SendError, Trouble, WaitedFor};
+use crate::error::{CloseReport, SendError, Trouble, WaitedFor};
 use crate::sender::{Command, Life, Outbox, Shared, Stats, Ticket, TopicShared};
 use crate::sync::block_until;
 use crate::wire::error_code::ErrorCode;
@@ -133,7 +133,7 @@ impl Core {
         if let Err(error) = self.check_life() {
             return Some(Err(error));
         }
-        match topic.refused() {
+        match topic.refusal().map(|error| error.code()) {
             Some(ErrorCode::INVALID_TOPIC_EXCEPTION) => {
                 self.shared.want(topic);
                 return Some(Err(SendError::InvalidTopic { topic: topic.name.clone() }));
@@ -149,10 +149,34 @@ impl Core {
         None
     }
 
+    /// Waits until the topic has this partition.
+    fn block_for_partition(&self, topic: &Arc<TopicShared>, partition: i32, started: Instant) -> Result<(), SendError> {
+        let deadline = started.checked_add(self.shared.config.max_block);
+        let step = || self.partition_step(topic, partition);
+        block_until(&topic.changed, deadline, step).unwrap_or_else(|| Err(self.no_partition(topic, partition)))
+    }
+
+    /// `None`: to be waited for, as partitions may be added. Asks for the topic's metadata as long as somebody waits.
+    fn partition_step(&self, topic: &Arc<TopicShared>, partition: i32) -> Option<Result<(), SendError>> {
+        if u32::try_from(partition).is_ok_and(|partition| partition < topic.count()) {
+            return Some(Ok(()));
+        }
+        if let Err(error) = self.check_life() {
+            return Some(Err(error));
+        }
+        self.shared.want(topic);
+        None
+    }
+
+    fn no_partition(&self, topic: &Arc<TopicShared>, partition: i32) -> SendError {
+        let count = i32::try_from(topic.count()).unwrap_or(i32::MAX);
+        SendError::InvalidPartition { topic: topic.name.clone(), partition, count }
+    }
+
     fn topic_timeout(&self, topic: &Arc<TopicShared>, started: Instant) -> SendError {
         let (waited, name) = (started.elapsed(), topic.name.clone());
-        let cause = topic.refused().map(|error| Box::new(BrokerError::new(error, None)));
-        match topic.refused() {
+        let cause = topic.refusal().map(Box::new);
+        match cause.as_ref().map(|error| error.code()) {
             Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => SendError::UnknownTopic { topic: name, waited, cause },
             _ => {
                 let trouble = cause.map(|error| Trouble::Broker(*error));

@@ -285,6 +285,7 @@ impl Topic {
                     .block_for_room(deadline, attempt)
                     .ok_or_else(|| SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::Memory })
             }
+            Refusal::NoPartition(partition) => self.core.block_for_partition(&self.shared, *partition, started),
             _ => self.core.block_for_topic(&self.shared, started),
         }
     }
@@ -334,8 +335,9 @@ impl Topic {
                 _ => SendError::NotReady { topic },
             },
             Refusal::NoPartition(partition) => {
-                let count = self.shared.count() as i32;
-                SendError::InvalidPartition { topic, partition: *partition, count }
+                // It may have been added: the next call finds it then.
+                self.core.shared.want(&self.shared);
+                self.core.no_partition(&self.shared, *partition)
             }
             Refusal::Timestamp => SendError::InvalidTimestamp { timestamp: -1 },
             Refusal::Life => SendError::Closed,
@@ -369,7 +371,8 @@ impl Refusal {
         match self {
             Self::Full(full) => full.is_full(),
             Self::NotReady => true,
-            Self::NoPartition(_) | Self::Timestamp | Self::Life => false,
+            Self::NoPartition(partition) => *partition >= 0,
+            Self::Timestamp | Self::Life => false,
         }
     }
 }

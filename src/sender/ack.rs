@@ -52,10 +52,23 @@ pub enum Decision {
     Fail,
 }
 
+/// What counts about a batch that was refused, besides the error.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// How many records it has: a single one cannot be split.
+    pub records: u32,
+    /// How many of them the answer names as being at fault.
+    pub named: usize,
+    /// It has sequence numbers.
+    pub idempotent: bool,
+}
+
 impl Decision {
-    /// The table of producer errors. `records` of the batch: a single one cannot be split. `named`: how many of them the
-    /// answer names as being at fault.
-    pub fn of(error: ErrorCode, records: u32, named: usize, idempotent: bool) -> Self {
+    /// The table of producer errors. Whether a copy was appended all the same makes no difference: what is sent again is
+    /// known by its numbers then, and what fails has failed as possibly written. (There are brokers that put offset 0
+    /// beside any error.)
+    pub fn of(error: ErrorCode, asked: &Refusal) -> Self {
+        let &Refusal { records, named, idempotent } = asked;
         match error {
             ErrorCode::NONE => Self::Delivered,
             // The broker has it already, under these very sequence numbers.
@@ -63,13 +76,21 @@ impl Decision {
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => {
                 Self::OutOfSequence
             }
+            error if error.is_retriable() => Self::Retry,
             ErrorCode::MESSAGE_TOO_LARGE if records > 1 => Self::Split,
             // Nothing else concerns single records.
             ErrorCode::INVALID_RECORD | ErrorCode::INVALID_TIMESTAMP if named > 0 => Self::CutOut,
-            error if error.is_retriable() => Self::Retry,
             _ => Self::Fail,
         }
     }
+}
+
+/// With these errors a producer id is of no more use on a partition, under any epoch that we know of.
+fn refuses_producer(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::INVALID_PRODUCER_ID_MAPPING | ErrorCode::PRODUCER_FENCED
+    )
 }
 
 /// With these errors brokers name the leader.
@@ -162,14 +183,15 @@ impl Sender {
         }
         let hint = answer.leader.filter(|_| names_leader(error));
         cut_out::tidy(&mut answer.refused, batch.count);
-        match Decision::of(error, batch.count, answer.refused.len(), batch.stamp.is_some()) {
+        let refusal = Refusal { records: batch.count, named: answer.refused.len(), idempotent: batch.stamp.is_some() };
+        match Decision::of(error, &refusal) {
             Decision::Delivered => {
                 let topic = self.partitions[id as usize].topic as usize;
-                if first_attempt && answer.log_append_time >= 0 {
-                    self.topics[topic].log_append_time = true;
-                }
                 // A duplicate's answer carries a time on CreateTime topics too: trust it only where it belongs.
-                let trusted = first_attempt || self.topics[topic].log_append_time;
+                if first_attempt && error == ErrorCode::NONE {
+                    self.topics[topic].log_append_time = answer.log_append_time >= 0;
+                }
+                let trusted = self.topics[topic].log_append_time;
                 let outcome = Outcome::Delivered {
                     // The last record's offset must be one, too.
                     base_offset: (answer.base_offset >= 0
@@ -190,7 +212,15 @@ impl Sender {
             Decision::CutOut => self.cut_out(batch, error, &answer.refused),
             Decision::OutOfSequence => self.out_of_sequence(batch),
             Decision::Fail if error == ErrorCode::MESSAGE_TOO_LARGE => self.fail(batch, DeliveryErrorKind::TooLarge),
-            Decision::Fail => self.fail(batch, DeliveryErrorKind::Broker(error)),
+            Decision::Fail if error == ErrorCode::UNSUPPORTED_VERSION => {
+                self.fail(batch, DeliveryErrorKind::UnsupportedVersion);
+            }
+            Decision::Fail => {
+                if refuses_producer(error) {
+                    self.partitions[id as usize].sequences.give_up_producer();
+                }
+                self.fail(batch, DeliveryErrorKind::Broker(error));
+            }
         }
         self.consider(id);
     }
@@ -264,24 +294,47 @@ impl From<PartitionAnswer<'_>> for Answer {
 mod tests {
     use super::*;
 
+    /// Kafka's table: codes, without and with idempotence. Of a batch of ten of which no record is named.
+    const TABLE: &[(&[i16], Decision, Decision)] = &[
+        (&[0], Decision::Delivered, Decision::Delivered),
+        (&[2, 7, 14, 15, 16, 19, 20, 51, 75, 89], Decision::Retry, Decision::Retry),
+        // Those that ask for metadata, too.
+        (&[3, 5, 6, 9, 13, 56, 72, 74, 80, 83, 84, 100, 103], Decision::Retry, Decision::Retry),
+        (&[10], Decision::Split, Decision::Split),
+        (&[-1, 17, 18, 21, 29, 31, 32, 35, 43, 44, 53, 76, 87], Decision::Fail, Decision::Fail),
+        (&[47, 48, 49, 90, 120], Decision::Fail, Decision::Fail),
+        (&[45, 59], Decision::Fail, Decision::OutOfSequence),
+        (&[46], Decision::Fail, Decision::Delivered),
+        // Not Produce's, or nobody's.
+        (&[1, 4, 8, 25, 129, 130, 12_345, -2, i16::MIN, i16::MAX], Decision::Fail, Decision::Fail),
+    ];
+
     #[test]
     fn what_each_error_decides() {
-        let of = |code, idempotent| Decision::of(ErrorCode(code), 10, 0, idempotent);
-        for retriable in [2, 3, 5, 6, 7, 13, 14, 15, 16, 19, 20, 56, 74, 75, 89, 100, 103] {
-            assert_eq!(of(retriable, true), Decision::Retry, "{retriable}");
-            assert_eq!(of(retriable, false), Decision::Retry, "{retriable}");
+        for (codes, plain, idempotent) in TABLE {
+            for code in *codes {
+                let of = |idempotent| Decision::of(ErrorCode(*code), &Refusal { records: 10, named: 0, idempotent });
+                assert_eq!((of(false), of(true)), (*plain, *idempotent), "{code}");
+                // An offset beside an error: appended and not confirmed. Two errors say so without.
+                assert_eq!(may_be_appended(ErrorCode(*code), -1), matches!(code, 7 | 20), "{code}");
+                assert!(may_be_appended(ErrorCode(*code), 0) && may_be_appended(ErrorCode(*code), 9), "{code}");
+            }
         }
-        for failing in [-1, 17, 18, 21, 29, 31, 32, 35, 43, 44, 47, 53, 76, 87, 90, 12345] {
-            assert_eq!(of(failing, true), Decision::Fail, "{failing}");
+        let listed: Vec<i16> = TABLE.iter().flat_map(|(codes, ..)| codes.iter().copied()).collect();
+        let metadata: Vec<i16> = listed.iter().copied().filter(|code| ErrorCode(*code).is_invalid_metadata()).collect();
+        assert_eq!(metadata, [3, 5, 6, 9, 13, 56, 72, 74, 80, 83, 84, 100, 103]);
+    }
+
+    #[test]
+    fn what_depends_on_the_records() {
+        let of = |code, records, named| Decision::of(ErrorCode(code), &Refusal { records, named, idempotent: true });
+        assert_eq!((of(10, 2, 0), of(10, 1, 0)), (Decision::Split, Decision::Fail));
+        for code in [32, 87] {
+            assert_eq!(
+                (of(code, 10, 1), of(code, 1, 1), of(code, 10, 0)),
+                (Decision::CutOut, Decision::CutOut, Decision::Fail)
+            );
         }
-        assert_eq!(of(0, true), Decision::Delivered);
-        assert_eq!(of(46, true), Decision::Delivered);
-        assert_eq!(of(46, false), Decision::Fail);
-        assert_eq!(
-            (of(45, true), of(59, true), of(45, false)),
-            (Decision::OutOfSequence, Decision::OutOfSequence, Decision::Fail)
-        );
-        assert_eq!(of(10, true), Decision::Split);
-        assert_eq!(Decision::of(ErrorCode(10), 1, 0, true), Decision::Fail);
+        assert_eq!((of(44, 10, 1), of(19, 10, 1), of(10, 10, 1)), (Decision::Fail, Decision::Retry, Decision::Split));
     }
 }

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use super::in_flight::Batch;
 use super::timers::Armed;
 use crate::wire::api_versions::ApiRange;
-use crate::wire::frame::FrameReader;
+use crate::wire::frame::{FRAME_MAX, FrameReader};
 use crate::wire::header::ApiKey;
 use crate::wire::{init_producer_id, metadata, produce};
 
@@ -84,17 +85,39 @@ pub enum Peer {
     Node(i32),
 }
 
+/// The most bytes of an answer to a little question: one to ApiVersions has about a thousand.
+pub const ANSWER_MAX: usize = 1 << 20;
+/// An answer to Metadata: `PARTITIONS_MAX` partitions with some replicas each, and a few thousand brokers.
+const METADATA_MAX: usize = 16 << 20;
+/// Per record of a batch, an answer to Produce may say what was wrong with it (KIP-467).
+const PER_RECORD_MAX: usize = 512;
+
 /// What was asked; the answer's meaning.
 #[derive(Debug)]
 pub enum Asked {
     /// Which versions the broker speaks.
     ApiVersions { version: i16 },
-    /// Metadata, of the first so many topics at least.
-    Metadata { version: i16, topics: usize },
+    /// Metadata.
+    Metadata { version: i16 },
     /// A producer id.
     InitProducerId { version: i16 },
     /// Batches, one per partition at most; an answer takes its batch out.
     Produce { version: i16, batches: Vec<Option<Batch>> },
+}
+
+impl Asked {
+    /// The most bytes that an answer to this can sensibly have. Nothing is allocated by what a frame announces, but a
+    /// broker that keeps sending would be listened to for that long.
+    pub fn answer_max(&self) -> usize {
+        match self {
+            Self::ApiVersions { .. } | Self::InitProducerId { .. } => ANSWER_MAX,
+            Self::Metadata { .. } => METADATA_MAX,
+            Self::Produce { batches, .. } => {
+                let records: usize = batches.iter().flatten().map(|batch| batch.count as usize).sum();
+                (ANSWER_MAX + records * PER_RECORD_MAX).min(FRAME_MAX)
+            }
+        }
+    }
 }
 
 /// A request that is written or being written and not answered.
@@ -160,6 +183,8 @@ pub struct Connection {
     pub role: Role,
     /// Whom it leads to.
     pub peer: Peer,
+    /// Which of its addresses.
+    pub address: SocketAddr,
     /// `host:port`, with the node's id on lanes, for messages.
     pub name: Arc<str>,
     /// Where it is in its life.
@@ -180,6 +205,8 @@ pub struct Connection {
     pub unanswered_bytes: usize,
     /// Since when the oldest request is at the head: a broker works on one at a time, so its time counts from here.
     pub head_since: Duration,
+    /// How long set-up may take.
+    pub setup_timeout: Duration,
     /// Set-up must be done by then.
     pub setup_deadline: Duration,
     /// The broker asked us to send nothing before this time (KIP-219).
@@ -197,10 +224,17 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose TCP set-up starts now.
-    pub fn new(role: Role, peer: Peer, name: Arc<str>, now: Duration, setup_deadline: Duration) -> Self {
+    pub fn new(
+        role: Role,
+        (peer, address): (Peer, SocketAddr),
+        name: Arc<str>,
+        now: Duration,
+        setup_timeout: Duration,
+    ) -> Self {
         Self {
             role,
             peer,
+            address,
             name,
             state: State::Connecting,
             negotiated: false,
@@ -211,7 +245,8 @@ impl Connection {
             sending: false,
             unanswered_bytes: 0,
             head_since: now,
-            setup_deadline,
+            setup_timeout,
+            setup_deadline: now + setup_timeout,
             throttled_until: Duration::ZERO,
             throttle_ms: 0,
             last_used: now,

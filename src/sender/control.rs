@@ -1,20 +1,22 @@
-//! The control connection: metadata and the producer id. It goes to any broker that can be reached, first those that
-//! the cluster named, then the bootstrap servers; batches never wait behind it and it never waits behind batches.
+//! The control connection: metadata and the producer id. Batches never wait behind it and it never waits behind batches.
+//!
+//! It goes to whichever broker is likely to answer soonest (`peers` chooses) and stays there until it is lost, idle, or
+//! throttled.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{Asked, Peer, Role};
-use super::endpoint::Step;
+use super::connection::{Asked, Cause, Peer};
+use super::endpoint::Endpoint;
 use super::idempotence::{Identity, ProducerEpoch, ProducerId};
 use super::in_flight::PartitionState;
 use super::lanes::Node;
 use super::timers::{Armed, Timer};
-use super::transmit::{Action, ConnectionId};
+use super::transmit::ConnectionId;
 use super::{Sender, TopicShared, TopicState};
 use crate::error::BrokerError;
-use crate::metadata::TopicChange;
+use crate::metadata::{PARTITIONS_MAX, TopicChange};
 use crate::record::Place;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
@@ -24,34 +26,55 @@ use crate::wire::{init_producer_id, metadata};
 /// for a cluster may name any number of them.
 const PEERS_AT_ONCE: u32 = 10;
 
+/// A throttle time that is shorter is waited for, though another broker could be asked.
+const WORTH_A_CONNECTION: Duration = Duration::from_secs(1);
+
 /// Upkeep of metadata.
 #[derive(Debug, Default)]
 pub struct Control {
     /// The connection, once it is begun.
     pub connection: Option<ConnectionId>,
     /// Rotates over the peers, so that a bad one is not asked for ever.
-    turn: usize,
+    pub(super) turn: usize,
     /// Peers tried in vain since one was of use, and when the next may be.
     vain: u32,
-    connect_at: Duration,
-    wanted: bool,
-    asked: bool,
+    pub(super) connect_at: Duration,
+    pub(super) wanted: bool,
+    pub(super) asked: bool,
     not_before: Duration,
     last_answer: Duration,
     failures: u32,
+    /// Answers in a row that told nothing new.
+    stale: u32,
+    /// Metadata was asked for last: if a producer id is wanted too, that comes next.
+    identity_next: bool,
+    /// Since when metadata has been wanted and not been got.
+    pub(super) wanting_since: Option<Duration>,
+    /// The bootstrap servers are asked first, until somebody answers.
+    pub(super) bootstrapping: bool,
     /// Who gave the last answer.
     source: Option<Arc<str>>,
+    /// Somebody may be waiting for a topic that is known to have another partition.
+    pub growth_wanted: bool,
     /// Its timer.
     pub armed: Armed,
+    /// The timer that ends the wait for metadata.
+    pub recovery_armed: Armed,
 }
 
 impl Sender {
     /// This connection is gone, for that reason; `proven`: it was of use. What was asked on it must be asked again.
-    pub(super) fn lose_control(&mut self, id: ConnectionId, proven: bool, trouble: &str) {
+    pub(super) fn lose_control(&mut self, id: ConnectionId, peer: Peer, proven: bool, trouble: &str) {
         if self.control.connection == Some(id) {
             self.control.connection = None;
-            self.control.asked = false;
+            let asked = std::mem::take(&mut self.control.asked) || matches!(self.identity, Identity::Asked { .. });
             self.lose_identity_request(trouble);
+            // A peer that answered once may have fallen silent since: the others come first now.
+            if (asked || !proven)
+                && let Some(endpoint) = self.endpoint(peer)
+            {
+                endpoint.asked_in_vain = endpoint.asked_in_vain.saturating_add(1);
+            }
             if !proven {
                 self.control_failed();
             }
@@ -97,6 +120,7 @@ impl Sender {
                     limit: self.config.max_request_size,
                     log_append_time: false,
                     wanted: true,
+                    named: false,
                     last_used: now,
                 });
                 // A topic that is new is asked for at once, whatever became of others.
@@ -106,8 +130,21 @@ impl Sender {
         };
         let topic = &mut self.topics[at];
         (topic.wanted, topic.last_used) = (true, now);
+        self.control.growth_wanted |= !topic.partitions.is_empty();
         self.want_metadata();
         at
+    }
+
+    /// Something of this topic leaves: it stays in the metadata requests for another `metadata.max.idle.ms`.
+    pub(super) fn use_topic(&mut self, at: u32) {
+        let (now, idle) = (self.now.monotonic, self.config.metadata_max_idle);
+        if let Some(topic) = self.topics.get_mut(at as usize) {
+            // What is known of it may be as old as that.
+            let forgotten = now >= std::mem::replace(&mut topic.last_used, now) + idle;
+            if forgotten {
+                self.want_metadata();
+            }
+        }
     }
 
     /// The next step of the control connection's work.
@@ -116,6 +153,7 @@ impl Sender {
         if self.closed {
             return;
         }
+        self.watch_recovery();
         let due = (self.control.last_answer + self.config.metadata_max_age).max(self.control.not_before);
         if !self.control.asked && !self.topics.is_empty() && now >= due {
             self.control.wanted = true;
@@ -139,10 +177,17 @@ impl Sender {
         let Some(id) = self.control.connection else { return self.connect_control() };
         let Some(connection) = self.connections.get(&id) else { return };
         if !connection.can_send(now) || !connection.unanswered.is_empty() {
+            let throttle = connection.throttled_until.saturating_sub(now);
+            if connection.unanswered.is_empty() && throttle > WORTH_A_CONNECTION && self.has_idle_peer() {
+                self.give_up(id, Cause::Idle, "throttled: another broker is asked".into());
+            }
             return;
         }
         let versions = connection.versions;
-        if metadata_due.is_some_and(|due| due <= now) {
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        // In turn: metadata that never comes must not keep the producer id from being asked for.
+        let identity_first = self.control.identity_next && is_due(identity_due) && versions.init_producer_id.is_some();
+        if is_due(metadata_due) && !identity_first {
             self.ask_metadata(id, versions.metadata);
         } else if let Some(version) = versions.init_producer_id {
             self.ask_producer_id(id, version);
@@ -152,44 +197,13 @@ impl Sender {
         }
     }
 
-    fn connect_control(&mut self) {
-        let now = self.now.monotonic;
-        if now < self.control.connect_at {
-            return self.control.armed.at(&mut self.timers, self.control.connect_at, Timer::Control);
-        }
-        let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
-        nodes.sort_unstable();
-        let turn = self.control.turn;
-        let rotated = |len: usize| (0..len).map(move |at| (at + turn) % len);
-        let peers = rotated(nodes.len()).map(|at| Peer::Node(nodes[at]));
-        let peers: Vec<Peer> = peers.chain(rotated(self.bootstrap.len()).map(Peer::Bootstrap)).collect();
-        let mut earliest: Option<Duration> = None;
-        for peer in peers {
-            let Some(endpoint) = self.endpoint(peer) else { continue };
-            match endpoint.step(now) {
-                Step::Connect(address) => {
-                    let name = format!("{}:{}", endpoint.host, endpoint.port);
-                    self.control.turn = self.control.turn.wrapping_add(1);
-                    self.control.connection = Some(self.connect(Role::Control, peer, address, name));
-                    return;
-                }
-                Step::Resolve => {
-                    let (host, port) = (endpoint.host.clone(), endpoint.port);
-                    self.actions.push_back(Action::Resolve { host, port });
-                    return;
-                }
-                Step::Resolving => return,
-                Step::Wait(until) => earliest = Some(earliest.map_or(until, |at| at.min(until))),
-            }
-        }
-        if let Some(until) = earliest {
-            self.control.armed.at(&mut self.timers, until, Timer::Control);
-        }
-    }
-
     fn ask_metadata(&mut self, id: ConnectionId, version: i16) {
         let (now, idle) = (self.now.monotonic, self.config.metadata_max_idle);
-        (self.control.wanted, self.control.asked) = (false, true);
+        (self.control.wanted, self.control.asked, self.control.identity_next) = (false, true, true);
+        if now > self.control.last_answer + 2 * self.config.retry_backoff_max {
+            // That nothing has changed in a quiet time says nothing of the trouble that there may be now.
+            self.control.stale = 0;
+        }
         let mut names: Vec<Arc<str>> = Vec::new();
         for topic in &mut self.topics {
             // What has something to send is in use, and so is what somebody may still be waiting for.
@@ -197,52 +211,62 @@ impl Sender {
                 let partition = &self.partitions[*id as usize];
                 partition.seen.first().is_some() || partition.unacked > 0 || !partition.queue.is_empty()
             };
-            let in_use = topic.wanted || topic.partitions.is_empty() || now < topic.last_used + idle;
-            if in_use || topic.partitions.iter().any(busy) {
+            let in_use = topic.wanted || topic.shared.is_asked() || now < topic.last_used + idle;
+            topic.named = in_use || topic.partitions.iter().any(busy);
+            topic.wanted = false;
+            if topic.named {
                 names.push(topic.shared.name.clone());
             }
-            topic.wanted = false;
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let auto_create = self.config.allow_auto_create;
-        let topics = self.topics.len();
-        self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version, topics }, |out| {
+        self.ask(id, ApiKey::METADATA, version, Asked::Metadata { version }, |out| {
             metadata::encode_request(out, version, Some(&names), auto_create);
         });
     }
 
-    /// Reads a metadata answer to a request that named the first `asked` topics, as far as they are not known, and
-    /// passes on what changed.
-    pub(super) fn read_metadata(
-        &mut self,
-        id: ConnectionId,
-        version: i16,
-        asked: usize,
-        body: &[u8],
-    ) -> Result<(), String> {
+    /// Reads a metadata answer and passes on what changed.
+    pub(super) fn read_metadata(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
         let response = metadata::decode_response(body, version)
             .map_err(|error| format!("its metadata cannot be read: {error}"))?;
         let now = self.now.monotonic;
-        self.control.asked = false;
+        if response.error != ErrorCode::NONE {
+            if response.error == ErrorCode::REBOOTSTRAP_REQUIRED {
+                self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)");
+            }
+            return Err(format!("it answers Metadata with {}: {}", response.error, response.error.describe()));
+        }
+        let before = self.cluster.changes();
         // One without brokers may come from a broker that is starting: another one is asked.
         let changes = self.cluster.merge(&response, |name| self.topic_index.contains_key(name))?;
+        (self.control.asked, self.control.wanting_since) = (false, None);
+        // Who waits on asks again.
+        self.control.growth_wanted = false;
         self.control.last_answer = now;
-        let source = self.connections.get(&id).map(|connection| connection.name.clone());
+        let connection = self.connections.get(&id);
+        let source = connection.map(|connection| connection.name.clone());
+        let peer = connection.map(|connection| connection.peer);
         self.control.source = source.clone();
         self.prove(id);
-        let unanswered = self.note_unanswered(asked, &changes);
-        let mut troubled = unanswered.is_some();
-        self.shared.set_trouble(unanswered.zip(source).map(|(why, source)| format!("{source}: {why}")));
-        self.throttle(id, response.throttle_ms);
+        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
+            endpoint.asked_in_vain = 0;
+        }
+        let trouble = self.note_unanswered(&changes);
+        let mut troubled = trouble.is_some();
+        self.shared.set_trouble(trouble.zip(source.as_ref()).map(|(why, source)| format!("{source}: {why}")));
         self.take_brokers();
+        self.throttle(id, response.throttle_ms);
         for (name, change) in changes {
             let Some(at) = self.topic_index.get(&name).map(|at| *at as usize) else { continue };
             match change {
                 TopicChange::Known { partitions, recreated } => troubled |= self.take_topic(at, partitions, recreated),
                 TopicChange::Refused(error) => {
                     troubled = true;
+                    let error = BrokerError::new(error, None);
+                    let error = source.iter().fold(error, |error, source| error.from(source.clone()));
                     self.topics[at].shared.set_refused(error);
                 }
+                TopicChange::TooMany(_) => {}
             }
         }
         if troubled {
@@ -251,20 +275,32 @@ impl Sender {
             self.control.wanted |= needed;
         } else {
             self.control.failures = 0;
-            // Not again at once, whatever the batches run into.
-            self.control.not_before = now + self.config.retry_backoff;
+            let news = self.cluster.changes() != before;
+            self.control.stale = if news { 0 } else { self.control.stale.saturating_add(1) };
+            // Not again at once, whatever the batches run into; and the later, the longer it has told nothing new.
+            let pause = self.retry_backoff().after(self.control.stale.saturating_add(1), self.random.next());
+            self.control.not_before = now + pause;
         }
         self.consider_active();
         Ok(())
     }
 
-    /// Lets those ask again who wait for a topic that the answer says nothing of. The first such, in words.
-    fn note_unanswered(&self, asked: usize, changes: &[(Arc<str>, TopicChange)]) -> Option<String> {
-        let unknown = self.topics.iter().take(asked).filter(|topic| topic.partitions.is_empty());
+    /// Lets those ask again who wait for a topic that the answer says nothing usable of. The first such, in words.
+    fn note_unanswered(&self, changes: &[(Arc<str>, TopicChange)]) -> Option<String> {
         let mut first = None;
-        for topic in unknown.filter(|topic| changes.iter().all(|(name, _)| *name != topic.shared.name)) {
+        for topic in self.topics.iter().filter(|topic| topic.named) {
+            let name = &topic.shared.name;
+            let why = match changes.iter().find(|(of, _)| of == name) {
+                Some((_, TopicChange::TooMany(count))) => {
+                    format!(
+                        "its metadata gives topic '{name}' {count} partitions; one producer takes {PARTITIONS_MAX} in all"
+                    )
+                }
+                None if topic.partitions.is_empty() => format!("its metadata tells no partition of topic '{name}'"),
+                _ => continue,
+            };
             topic.shared.set_unanswered();
-            first.get_or_insert_with(|| format!("its metadata tells no partition of topic '{}'", topic.shared.name));
+            first.get_or_insert(why);
         }
         first
     }
@@ -306,16 +342,27 @@ impl Sender {
     }
 
     fn take_brokers(&mut self) {
+        let bootstrapped = std::mem::take(&mut self.control.bootstrapping);
+        // Where they are used next, the names may lead elsewhere.
+        self.bootstrap.iter_mut().for_each(Endpoint::forget);
+        let mut moved = Vec::new();
         let named = &self.cluster.brokers;
         self.nodes.retain(|id, node| named.contains_key(id) || node.lane.is_some() || !node.ready.is_empty());
         for (id, address) in &self.cluster.brokers {
             match self.nodes.get_mut(id) {
                 Some(node) if node.endpoint.host == address.host && node.endpoint.port == address.port => {}
-                Some(node) => node.endpoint = super::Endpoint::new(&address.host, address.port),
+                Some(node) => {
+                    node.endpoint = Endpoint::new(&address.host, address.port);
+                    moved.extend(node.lane);
+                }
                 None => {
                     self.nodes.insert(*id, Node::new(&address.host, address.port));
                 }
             }
+        }
+        // A connection that works is kept otherwise: brokers may be known by several addresses.
+        for lane in moved.into_iter().filter(|_| bootstrapped) {
+            self.give_up(lane, Cause::Broken, "its broker has another address now".into());
         }
     }
 
@@ -380,6 +427,7 @@ impl Sender {
     fn ask_producer_id(&mut self, id: ConnectionId, version: i16) {
         let Identity::Wanted { failures, .. } = self.identity else { return };
         self.identity = Identity::Asked { failures };
+        self.control.identity_next = false;
         self.ask(id, ApiKey::INIT_PRODUCER_ID, version, Asked::InitProducerId { version }, |out| {
             init_producer_id::encode_request(out, version, None, i32::MAX, -1, -1);
         });
@@ -394,6 +442,10 @@ impl Sender {
             return Err(format!("it gave producer id {producer} with epoch {epoch}, and no error"));
         }
         self.prove(id);
+        let peer = self.connections.get(&id).map(|connection| connection.peer);
+        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
+            endpoint.asked_in_vain = 0;
+        }
         self.throttle(id, response.throttle_ms);
         if response.error == ErrorCode::NONE {
             self.identity = Identity::Known(ProducerId(producer), ProducerEpoch(epoch));

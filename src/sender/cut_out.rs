@@ -35,6 +35,10 @@ impl Sender {
         if batch.told {
             return self.drop_told(batch);
         }
+        if self.is_stored(&batch) {
+            // As a whole: brokers look at records before they look for duplicates.
+            return self.delivered_before(batch);
+        }
         let kind = DeliveryErrorKind::Broker(error);
         let id = batch.partition as usize;
         if batch.stamp.is_some() && self.partitions[id].gap.is_some_and(|gap| gap < batch.number) {

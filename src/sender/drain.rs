@@ -283,8 +283,8 @@ impl Sender {
             });
         }
         let now = self.now.monotonic;
+        self.use_topic(self.partitions[id as usize].topic);
         let partition = &mut self.partitions[id as usize];
-        self.topics[partition.topic as usize].last_used = now;
         let opened = partition.seen.first().unwrap_or(now);
         let number = partition.next_number;
         partition.next_number += 1;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::backoff::{Backoff, Random};
 
 /// A host and port with its resolved addresses. Every address is tried before the backoff starts; then the name is
-/// resolved again, since it may have moved (producer-side of KIP-602).
+/// resolved again, since it may have moved. So it is after a connection was lost or closed (KIP-602, KAFKA-12193).
+///
+/// Both families of addresses are tried, in the resolver's order (the Java client keeps to the family of the first).
 #[derive(Debug)]
 pub struct Endpoint {
     /// Name or address literal.
@@ -15,11 +17,20 @@ pub struct Endpoint {
     pub port: u16,
     addresses: Vec<SocketAddr>,
     next: usize,
+    /// A connection to it was lost or closed: the next look-up's other addresses go first. It may be the one instance
+    /// that is down.
+    left: Option<SocketAddr>,
     resolving: bool,
     failures: u32,
+    /// Connections that did not come up since one did.
+    setups_failed: u32,
     retry_at: Duration,
     /// Why the last attempt failed, in words.
     pub trouble: Option<String>,
+    /// How often it was asked on the control connection in vain since an answer was of use.
+    pub asked_in_vain: u32,
+    /// The broker wants no control requests before this time (KIP-219).
+    pub spare_until: Duration,
 }
 
 /// What to do to reach an endpoint.
@@ -43,29 +54,36 @@ impl Endpoint {
             port,
             addresses: Vec::new(),
             next: 0,
+            left: None,
             resolving: false,
             failures: 0,
+            setups_failed: 0,
             retry_at: Duration::ZERO,
             trouble: None,
+            asked_in_vain: 0,
+            spare_until: Duration::ZERO,
         }
     }
 
     /// The next step towards a connection.
     pub fn step(&mut self, now: Duration) -> Step {
+        let step = self.peek(now);
+        self.resolving |= step == Step::Resolve;
+        step
+    }
+
+    /// What [`Endpoint::step`] would say.
+    pub fn peek(&self, now: Duration) -> Step {
         if self.resolving {
             Step::Resolving
         } else if now < self.retry_at {
             Step::Wait(self.retry_at)
-        } else if let Some(address) = self.addresses.get(self.next) {
-            self.next += 1;
-            Step::Connect(*address)
         } else {
-            self.resolving = true;
-            Step::Resolve
+            self.addresses.get(self.next).map_or(Step::Resolve, |address| Step::Connect(*address))
         }
     }
 
-    /// The look-up's answer.
+    /// A look-up's answer; it changes nothing when none is awaited.
     pub fn resolved(
         &mut self,
         now: Duration,
@@ -73,36 +91,76 @@ impl Endpoint {
         backoff: Backoff,
         random: &mut Random,
     ) {
-        self.resolving = false;
+        if !std::mem::take(&mut self.resolving) {
+            return;
+        }
         self.next = 0;
         match answer {
-            Ok(addresses) if !addresses.is_empty() => self.addresses = addresses,
+            Ok(addresses) if !addresses.is_empty() => {
+                self.addresses = addresses;
+                if self.left.take() == self.addresses.first().copied() {
+                    self.addresses.rotate_left(1);
+                }
+            }
             Ok(_) => self.give_up(now, "the name has no address".into(), backoff, random),
             Err(why) => self.give_up(now, why, backoff, random),
         }
     }
 
-    /// The connection is up and speaks Kafka.
-    pub fn succeeded(&mut self) {
-        self.failures = 0;
-        self.retry_at = Duration::ZERO;
-        self.trouble = None;
-        self.next = 0;
+    /// How long the next connection may take to come up: `setup` is `socket.connection.setup.timeout.ms` and its max.
+    pub fn setup_timeout(&self, setup: Backoff, random: &mut Random) -> Duration {
+        if self.setups_failed == 0 { setup.base } else { setup.after(self.setups_failed + 1, random.next()) }
     }
 
-    /// An attempt failed, or an established connection was lost.
-    pub fn failed(&mut self, now: Duration, why: String, established: bool, backoff: Backoff, random: &mut Random) {
-        if established || self.next >= self.addresses.len() {
+    /// The connection gave an answer that was of use.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+        self.setups_failed = 0;
+        self.retry_at = Duration::ZERO;
+        self.trouble = None;
+    }
+
+    /// An attempt at `address` failed, or an established connection to it was lost.
+    pub fn failed(
+        &mut self,
+        now: Duration,
+        address: SocketAddr,
+        why: String,
+        established: bool,
+        backoff: Backoff,
+        random: &mut Random,
+    ) {
+        if established {
+            self.left = Some(address);
+            return self.give_up(now, why, backoff, random);
+        }
+        self.setups_failed = self.setups_failed.saturating_add(1);
+        // Two connections may have been on their way to the same one.
+        if self.addresses.get(self.next) == Some(&address) {
+            self.next += 1;
+        }
+        if self.next >= self.addresses.len() {
             self.give_up(now, why, backoff, random);
         } else {
             self.trouble = Some(why);
         }
     }
 
-    fn give_up(&mut self, now: Duration, why: String, backoff: Backoff, random: &mut Random) {
-        self.trouble = Some(why);
+    /// Whether this is one of its addresses, as far as is known.
+    pub fn leads_to(&self, address: SocketAddr) -> bool {
+        let literal = || self.host.parse() == Ok(address.ip()) && self.port == address.port();
+        self.addresses.contains(&address) || literal()
+    }
+
+    /// The name will be looked up before it is connected to again.
+    pub fn forget(&mut self) {
         self.addresses.clear();
         self.next = 0;
+    }
+
+    fn give_up(&mut self, now: Duration, why: String, backoff: Backoff, random: &mut Random) {
+        self.trouble = Some(why);
+        self.forget();
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now + backoff.after(self.failures, random.next());
     }
@@ -123,14 +181,56 @@ mod tests {
         assert_eq!(endpoint.step(now), Step::Resolving);
         endpoint.resolved(now, Ok(addresses.clone()), backoff, &mut random);
         assert_eq!(endpoint.step(now), Step::Connect(addresses[0]));
-        endpoint.failed(now, "refused".into(), false, backoff, &mut random);
+        endpoint.failed(now, addresses[0], "refused".into(), false, backoff, &mut random);
         assert_eq!(endpoint.step(now), Step::Connect(addresses[1]), "the second address at once");
-        endpoint.failed(now, "refused".into(), false, backoff, &mut random);
+        endpoint.failed(now, addresses[1], "refused".into(), false, backoff, &mut random);
         let Step::Wait(until) = endpoint.step(now) else { panic!("no backoff") };
         assert!(until > now);
         assert_eq!(endpoint.step(until), Step::Resolve);
         endpoint.resolved(until, Err("no such host".into()), backoff, &mut random);
         let Step::Wait(later) = endpoint.step(until) else { panic!("no backoff") };
         assert!(later - until > until - now, "it grows");
+    }
+
+    #[test]
+    fn the_address_that_was_lost_comes_last() {
+        let backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(1) };
+        let mut random = Random::new(1);
+        let addresses: Vec<SocketAddr> =
+            ["127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"].map(|a| a.parse().unwrap()).into();
+        let mut endpoint = Endpoint::new("broker", 1);
+        let now = Duration::from_secs(1);
+        assert_eq!(endpoint.step(now), Step::Resolve);
+        endpoint.resolved(now, Ok(addresses.clone()), backoff, &mut random);
+        assert_eq!(endpoint.step(now), Step::Connect(addresses[0]));
+        assert_eq!(endpoint.step(now), Step::Connect(addresses[0]), "the lane's and the control connection's");
+        endpoint.failed(now, addresses[0], "lost".into(), true, backoff, &mut random);
+        endpoint.failed(now, addresses[0], "lost".into(), true, backoff, &mut random);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(endpoint.step(later), Step::Resolve);
+        endpoint.resolved(later, Ok(addresses.clone()), backoff, &mut random);
+        for at in [1, 2, 0] {
+            assert_eq!(endpoint.step(later), Step::Connect(addresses[at]));
+            endpoint.failed(later, addresses[at], "refused".into(), false, backoff, &mut random);
+        }
+        // An answer that nobody waits for any more.
+        endpoint.resolved(later, Ok(addresses), backoff, &mut random);
+        assert!(matches!(endpoint.step(later), Step::Wait(_)));
+    }
+
+    #[test]
+    fn the_time_for_set_up_doubles() {
+        let backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(1) };
+        let setup = Backoff { base: Duration::from_secs(10), max: Duration::from_secs(30) };
+        let mut random = Random::new(1);
+        let mut endpoint = Endpoint::new("broker", 1);
+        let address = "127.0.0.1:1".parse().unwrap();
+        for (plain, most) in [(10, 10), (20, 24), (30, 30), (30, 30)] {
+            let timeout = endpoint.setup_timeout(setup, &mut random).as_secs_f64();
+            assert!((f64::from(plain) * 0.8..=f64::from(most)).contains(&timeout), "{timeout}");
+            endpoint.failed(Duration::ZERO, address, "no".into(), false, backoff, &mut random);
+        }
+        endpoint.succeeded();
+        assert_eq!(endpoint.setup_timeout(setup, &mut random), setup.base);
     }
 }

@@ -47,6 +47,7 @@ pub struct Sequences {
     /// The furthest batch of this epoch that was acknowledged: its first number.
     newest: Option<Sequence>,
     spoiled: bool,
+    refused: bool,
 }
 
 impl Sequences {
@@ -82,6 +83,11 @@ impl Sequences {
         self.spoiled = true;
     }
 
+    /// A broker wants nothing of this producer id here: the next epoch is that of another one.
+    pub fn give_up_producer(&mut self) {
+        self.refused = true;
+    }
+
     /// Nothing may be stamped before a new epoch is taken.
     pub fn spoiled(&self) -> bool {
         self.spoiled
@@ -95,10 +101,11 @@ impl Sequences {
         Stamp { producer, epoch, sequence }
     }
 
-    /// Takes a new epoch; to be called only when nothing stamped is unresolved. False: epochs are used up, and the
-    /// partition must wait for a new producer id ([`Sequences::renew`]).
+    /// Takes a new epoch; to be called only when nothing stamped is unresolved. False: epochs are used up or the producer
+    /// id is refused, and the partition must wait for a new one ([`Sequences::renew`]).
     pub fn bump(&mut self) -> bool {
         match &mut self.identity {
+            Some(_) if self.refused => return false,
             Some((_, epoch)) if epoch.0 == i16::MAX => return false,
             Some((_, epoch)) => epoch.0 += 1,
             None => {}

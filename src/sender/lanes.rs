@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sender;
-use super::connection::{Asked, Cause, Connection, Event, Peer, Request, Role, State, Versions};
+use super::connection::{ANSWER_MAX, Asked, Cause, Connection, Event, Peer, Request, Role, State, Versions};
 use super::endpoint::{Endpoint, Step};
 use super::stranger;
 use super::timers::{Armed, Timer};
@@ -16,10 +16,6 @@ use crate::wire::api_versions;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame::FRAME_MAX;
 use crate::wire::header::{ApiKey, begin_request, end_request, response_header};
-
-/// The largest frame that is accepted before a peer has shown that it speaks Kafka's protocol: an answer to ApiVersions
-/// has about a thousand bytes.
-const FIRST_FRAME_MAX: usize = 1 << 20;
 
 /// A throttle time from which on it is worth telling those who wait.
 const THROTTLE_TOLD: Duration = Duration::from_secs(1);
@@ -96,9 +92,12 @@ impl Sender {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let now = self.now.monotonic;
-        let deadline = now + self.config.connection_setup_timeout;
-        let mut connection = Connection::new(role, peer, name.into(), now, deadline);
-        connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
+        let setup = self.setup_backoff();
+        let mut random = self.random.clone();
+        let timeout = self.endpoint(peer).map_or(setup.base, |endpoint| endpoint.setup_timeout(setup, &mut random));
+        self.random = random;
+        let mut connection = Connection::new(role, (peer, address), name.into(), now, timeout);
+        connection.armed.at(&mut self.timers, connection.setup_deadline, Timer::Connection(id));
         self.connections.insert(id, connection);
         self.actions.push_back(Action::Connect { connection: id, address });
         id
@@ -207,7 +206,7 @@ impl Sender {
             if connection.unanswered.front().is_some_and(|request| !request.sent) {
                 return;
             }
-            let most = if connection.state == State::Negotiating { FIRST_FRAME_MAX } else { FRAME_MAX };
+            let most = connection.unanswered.front().map_or(ANSWER_MAX, |request| request.asked.answer_max());
             let too_large = connection.frames.announced().is_some_and(|size| size > most as i32);
             let frame = match connection.frames.next() {
                 Ok(Some(frame)) if !too_large => frame,
@@ -243,9 +242,9 @@ impl Sender {
                 let (_, body) = response_header(frame, ApiKey::API_VERSIONS, version).map_err(words)?;
                 self.read_versions(id, version, body)
             }
-            Asked::Metadata { version, topics } => {
+            Asked::Metadata { version } => {
                 let (_, body) = response_header(frame, ApiKey::METADATA, version).map_err(words)?;
-                self.read_metadata(id, version, topics, body)
+                self.read_metadata(id, version, body)
             }
             Asked::InitProducerId { version } => {
                 let (_, body) = response_header(frame, ApiKey::INIT_PRODUCER_ID, version).map_err(words)?;
@@ -263,6 +262,9 @@ impl Sender {
             let theirs = response.common_max(ApiKey::API_VERSIONS.0, 0, asked - 1).unwrap_or(0);
             self.ask_versions(id, theirs);
             return Ok(());
+        }
+        if response.error == ErrorCode::REBOOTSTRAP_REQUIRED {
+            self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)");
         }
         if response.error != ErrorCode::NONE {
             return Err(format!("it answers ApiVersions with {}", response.error));
@@ -309,6 +311,14 @@ impl Sender {
         if !time.is_zero() && until > connection.throttled_until {
             (connection.throttled_until, connection.throttle_ms) = (until, throttle_ms);
             connection.armed.at(&mut self.timers, until, Timer::Connection(id));
+            if connection.role == Role::Control {
+                // The same broker may be known by several names.
+                let address = connection.address;
+                let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);
+                let same = nodes.chain(&mut self.bootstrap).filter(|endpoint| endpoint.leads_to(address));
+                same.for_each(|endpoint| endpoint.spare_until = until);
+            }
+            let Some(connection) = self.connections.get(&id) else { return };
             if time >= THROTTLE_TOLD {
                 self.shared.set_trouble(Some(format!("{}: {}", connection.name, connection.throttle_words())));
             }
@@ -325,8 +335,7 @@ impl Sender {
     /// A connection's timer fired: which of its deadlines is it, if any?
     pub(super) fn check_connection(&mut self, id: ConnectionId) {
         let now = self.now.monotonic;
-        let (setup, request, idle) =
-            (self.config.connection_setup_timeout, self.config.request_timeout, self.config.connections_max_idle);
+        let (request, idle) = (self.config.request_timeout, self.config.connections_max_idle);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.armed.fired(now);
         let mut next = None;
@@ -338,7 +347,8 @@ impl Sender {
                     "no answer to ApiVersions"
                 };
                 let progress = connection.progress();
-                let why = format!("{what} within {} ms{progress}; is this a Kafka broker's port?", setup.as_millis());
+                let within = connection.setup_timeout.as_millis();
+                let why = format!("{what} within {within} ms{progress}; is this a Kafka broker's port?");
                 return self.give_up(id, Cause::Broken, why);
             }
             State::Connecting | State::Negotiating => next = Some(connection.setup_deadline),
@@ -416,16 +426,19 @@ impl Sender {
                     node.lane = None;
                 }
             }
-            _ => self.lose_control(id, connection.proven, &trouble),
+            _ => self.lose_control(id, peer, connection.proven, &trouble),
         }
-        if !idle {
+        let endpoint = match peer {
+            Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
+            Peer::Node(id) => self.nodes.get_mut(&id).map(|node| &mut node.endpoint),
+        };
+        if idle {
+            endpoint.into_iter().for_each(Endpoint::forget);
+        } else {
             tracing::debug!(connection = %name, why, "lost a connection");
-            let endpoint = match peer {
-                Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
-                Peer::Node(id) => self.nodes.get_mut(&id).map(|node| &mut node.endpoint),
-            };
             if let Some(endpoint) = endpoint {
-                endpoint.failed(now.monotonic, why, connection.negotiated, backoff, &mut self.random);
+                let (address, established) = (connection.address, connection.negotiated);
+                endpoint.failed(now.monotonic, address, why, established, backoff, &mut self.random);
             }
             self.shared.set_trouble(Some(trouble.to_string()));
         }

@@ -1,8 +1,10 @@
 //! The sender as a state machine: no thread, no clock, no socket.
 //!
 //! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
-//! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again,
-//! splits or gives up, `control` keeps metadata and the producer id, `lanes` keeps connections, `shutdown` ends it all.
+//! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
+//! or gives up, `split` sends in parts, `cut_out` without the records at fault, `hint` follows leaders that brokers name,
+//! `control` keeps metadata and the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `shutdown` ends
+//! it all.
 
 mod ack;
 mod backoff;
@@ -18,6 +20,7 @@ mod in_flight;
 mod inspect;
 mod lanes;
 mod outbox;
+mod peers;
 mod retry;
 mod shared;
 mod shutdown;
@@ -127,9 +130,11 @@ struct TopicState {
     limit: u32,
     /// It stamps records itself (`message.timestamp.type=LogAppendTime`), as seen in answers to first attempts.
     log_append_time: bool,
-    /// Somebody asked for it since the last metadata answer.
+    /// Somebody asked for it since the last metadata request.
     wanted: bool,
-    /// When somebody last did.
+    /// The last metadata request named it.
+    named: bool,
+    /// When somebody last asked for it, or something of it was last sent.
     last_used: Duration,
 }
 
@@ -227,6 +232,7 @@ impl Sender {
                 }
                 Timer::Control => {
                     self.control.armed.fired(now.monotonic);
+                    self.control.recovery_armed.fired(now.monotonic);
                     self.step_control();
                 }
                 Timer::Expiry(id) => {
@@ -284,6 +290,10 @@ impl Sender {
 
     fn retry_backoff(&self) -> Backoff {
         Backoff { base: self.config.retry_backoff, max: self.config.retry_backoff_max }
+    }
+
+    fn setup_backoff(&self) -> Backoff {
+        Backoff { base: self.config.connection_setup_timeout, max: self.config.connection_setup_timeout_max }
     }
 
     fn reconnect_backoff(&self) -> Backoff {

@@ -174,8 +174,7 @@ impl Sender {
             return self.drop_told(batch);
         }
         if self.is_stored(&batch) {
-            self.partitions[batch.partition as usize].walk_back = None;
-            return self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+            return self.delivered_before(batch);
         }
         self.lose_numbers(&batch);
         let error = self.error(&batch, kind);
@@ -204,8 +203,14 @@ impl Sender {
         partition.walk_back = None;
     }
 
+    /// Ends a batch that is in the log, nobody knows where.
+    pub(super) fn delivered_before(&mut self, batch: Batch) {
+        self.partitions[batch.partition as usize].walk_back = None;
+        self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+    }
+
     /// What was accepted behind it proves that the batch is in the log.
-    fn is_stored(&self, batch: &Batch) -> bool {
+    pub(super) fn is_stored(&self, batch: &Batch) -> bool {
         let sequences = &self.partitions[batch.partition as usize].sequences;
         batch.stamp.is_some_and(|stamp| sequences.is_stored(stamp))
     }
@@ -255,8 +260,7 @@ impl Sender {
     /// gap, or a broker that restarted and remembers only the last batch.
     pub(super) fn out_of_sequence(&mut self, mut batch: Batch) {
         if self.is_stored(&batch) {
-            self.partitions[batch.partition as usize].walk_back = None;
-            return self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+            return self.delivered_before(batch);
         }
         let partition = &mut self.partitions[batch.partition as usize];
         if let Some(walk) = partition.walk_back {

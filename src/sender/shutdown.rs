@@ -323,7 +323,7 @@ impl Sender {
 
     fn topic_trouble(&self, id: u32) -> Option<BrokerError> {
         let topic = &self.topics[self.partitions[id as usize].topic as usize];
-        topic.shared.refused().map(|error| BrokerError::new(error, None))
+        topic.shared.refusal()
     }
 
     fn tell_expired(&mut self, id: u32) {
@@ -352,13 +352,17 @@ impl Sender {
 
     fn has_waiters(&self) -> bool {
         let unknown = || self.topics.iter().any(|topic| topic.partitions.is_empty() && topic.shared.changed.waiting());
-        self.shared.accumulator.room.waiting() || (self.unknown_topics > 0 && unknown())
+        let growth = || self.topics.iter().any(|topic| topic.shared.changed.waiting());
+        self.shared.accumulator.room.waiting()
+            || (self.unknown_topics > 0 && unknown())
+            || (self.control.growth_wanted && growth())
     }
 
     pub(super) fn nudge_waiters(&mut self) {
         self.watching_waiters = false;
         self.shared.accumulator.room.wake_all();
-        for topic in self.topics.iter().filter(|topic| topic.partitions.is_empty()) {
+        let growth = self.control.growth_wanted;
+        for topic in self.topics.iter().filter(|topic| growth || topic.partitions.is_empty()) {
             topic.shared.changed.wake_all();
         }
         self.shared.changed.wake_all();

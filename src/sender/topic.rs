@@ -1,12 +1,12 @@
 //! A topic as writers and the sender share it: its partitions, in a table that only grows.
 
-use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::accumulator::Partition;
+use crate::error::BrokerError;
 use crate::partitioner::Sticky;
 use crate::sync::WaitList;
-use crate::wire::error_code::ErrorCode;
 
 type Cell = OnceLock<Arc<Partition>>;
 
@@ -17,10 +17,10 @@ pub struct TopicShared {
     pub name: Arc<str>,
     /// For records without a key.
     pub sticky: Sticky,
-    /// Woken when `count` or `refused` changes.
+    /// Woken when the count or the refusal changes.
     pub changed: WaitList,
     count: AtomicU32,
-    refused: AtomicI16,
+    refusal: Mutex<Option<BrokerError>>,
     asked: AtomicBool,
     chunks: [OnceLock<Box<[Cell]>>; 31],
 }
@@ -45,7 +45,7 @@ impl TopicShared {
             sticky: Sticky::new(),
             changed: WaitList::default(),
             count: AtomicU32::new(0),
-            refused: AtomicI16::new(0),
+            refusal: Mutex::new(None),
             asked: AtomicBool::new(false),
             chunks: std::array::from_fn(|_| OnceLock::new()),
         }
@@ -68,11 +68,12 @@ impl TopicShared {
     }
 
     /// The broker's last word on this topic when it was not good.
-    pub fn refused(&self) -> Option<ErrorCode> {
-        match ErrorCode(self.refused.load(Ordering::Acquire)) {
-            ErrorCode::NONE => None,
-            error => Some(error),
-        }
+    pub fn refusal(&self) -> Option<BrokerError> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refusal(&self, refusal: Option<BrokerError>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
     }
 
     /// Somebody needs to know more. True: nobody had said so since the last answer, and the sender must be told.
@@ -80,9 +81,14 @@ impl TopicShared {
         !self.asked.load(Ordering::Relaxed) && !self.asked.swap(true, Ordering::AcqRel)
     }
 
+    /// Somebody has asked and got no answer yet.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
     /// Sender: the broker refused the topic.
-    pub fn set_refused(&self, error: ErrorCode) {
-        self.refused.store(error.0, Ordering::Release);
+    pub fn set_refused(&self, error: BrokerError) {
+        self.set_refusal(Some(error));
         self.asked.store(false, Ordering::Release);
         self.changed.wake_all();
     }
@@ -106,7 +112,7 @@ impl TopicShared {
 
     /// Sender: from now on the topic has `count` partitions.
     pub fn publish(&self, count: u32) {
-        self.refused.store(0, Ordering::Release);
+        self.set_refusal(None);
         self.asked.store(false, Ordering::Release);
         self.count.store(count, Ordering::Release);
         self.changed.wake_all();

@@ -54,6 +54,17 @@ pub fn decode_response(body: &[u8], version: i16) -> Result<ApiVersionsResponse,
     // A broker that does not know the version cannot answer in it: it uses version 0.
     let version = if error == ErrorCode::UNSUPPORTED_VERSION { 0 } else { version };
     r.set_flexible(version >= 3);
+    match rest(&mut r, version) {
+        Ok((apis, throttle_ms)) => Ok(ApiVersionsResponse { error, apis, throttle_ms }),
+        // librdkafka's mock cluster answers in a shape of its own here. The error says enough: ask in version 0.
+        Err(_) if error == ErrorCode::UNSUPPORTED_VERSION => {
+            Ok(ApiVersionsResponse { error, ..ApiVersionsResponse::default() })
+        }
+        Err(malformed) => Err(malformed),
+    }
+}
+
+fn rest(r: &mut Reader<'_>, version: i16) -> Result<(Vec<ApiRange>, i32), WireError> {
     let mut apis = Vec::new();
     for _ in 0..r.array("api_keys")? {
         apis.push(ApiRange { key: r.i16("api_key")?, min: r.i16("min_version")?, max: r.i16("max_version")? });
@@ -61,7 +72,7 @@ pub fn decode_response(body: &[u8], version: i16) -> Result<ApiVersionsResponse,
     }
     let throttle_ms = if version >= 1 { r.i32("throttle_time_ms")? } else { 0 };
     r.skip_tagged()?;
-    Ok(ApiVersionsResponse { error, apis, throttle_ms })
+    Ok((apis, throttle_ms))
 }
 
 #[cfg(test)]
@@ -76,6 +87,15 @@ mod tests {
         assert_eq!(response.error, ErrorCode::UNSUPPORTED_VERSION);
         assert_eq!(response.apis, [ApiRange { key: 18, min: 0, max: 4 }]);
         assert_eq!(response.common_max(18, 0, 5), Some(4));
+    }
+
+    #[test]
+    fn a_refusal_in_a_shape_that_nobody_knows_is_a_refusal() {
+        // What librdkafka 2.12's mock cluster sends to version 4, behind the correlation id.
+        let answer = super::super::record_batch::tests::hex("0023 01 0012 0000 0002 00000000");
+        let response = decode_response(&answer, 4).unwrap();
+        assert_eq!((response.error, response.apis.len()), (ErrorCode::UNSUPPORTED_VERSION, 0));
+        assert!(decode_response(&[&[0, 0], &answer[2..]].concat(), 0).is_err(), "without the error it is garbage");
     }
 
     #[test]

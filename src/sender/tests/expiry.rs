@@ -7,6 +7,7 @@ use super::{MS, Outcome, Watch, config, finish, no_memory_leaked, options, pass,
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryErrorKind, Written};
+use crate::sender::connection::Asked;
 use crate::sender::{Command, Ticket};
 use crate::testing::{BrokerOptions, ErrorCode, Fault};
 
@@ -128,6 +129,32 @@ fn a_late_success_changes_nothing_and_resolves_the_numbers() {
     let last = send_all(&mut world, &topic, 1, 11..12, Duration::ZERO);
     assert_eq!(finish(&mut world, &last)[0].as_ref().unwrap().offset(), Some(11));
     assert_eq!(watch.stamps(), [(0, 0), (0, 1), (0, 1), (0, 11)], "no new epoch");
+}
+
+/// The caller knows, and all other memory is written to: what the kernel or the broker may be reading stays as it is.
+#[test]
+fn what_is_on_its_way_is_not_overwritten() {
+    let Late { mut world, topic, deliveries, free, .. } = late(config(), Fault::None);
+    let in_flight = |world: &World| -> Vec<Vec<u8>> {
+        let requests = world.sender.connections.values().flat_map(|connection| &connection.unanswered);
+        let batches = requests.filter_map(|request| match &request.asked {
+            Asked::Produce { batches, .. } => Some(batches.iter().flatten()),
+            _ => None,
+        });
+        let parts = batches.flatten().flat_map(|batch| &batch.parts).map(|part| part.run);
+        parts.map(|run| world.accumulator.bytes(run.offset, run.len as usize).to_vec()).collect()
+    };
+    let before = in_flight(&world);
+    assert_eq!(before.len(), 1);
+    drop(deliveries);
+    let ring = topic.partition(0).unwrap().clone();
+    let claim = || world.accumulator.claim(&ring, 900, None, &[], None).ok();
+    let mut others: Vec<_> = std::iter::from_fn(claim).collect();
+    others.iter_mut().for_each(|claim| claim.value_mut().fill(b'#'));
+    assert_eq!(world.accumulator.free(), 0);
+    assert_eq!(in_flight(&world), before);
+    drop(others);
+    no_memory_leaked(&mut world, free);
 }
 
 /// Neither sent again nor in parts; its numbers are lost, and what follows starts a new epoch at 0.

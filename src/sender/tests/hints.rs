@@ -163,12 +163,40 @@ fn a_named_broker_that_is_dead() {
     assert!(took > crate::sender::hint::BELIEVED && took < 3 * crate::sender::hint::BELIEVED, "{took:?}");
 }
 
+/// The named broker's host has no address, so that not even a connection fails.
+#[test]
+fn a_named_broker_without_an_address() {
+    let options = two(|context| if context.nth == 1 { names(1, i32::MAX, false) } else { Fault::None });
+    let mut world = World::new(39, options, config());
+    world.spoil = Some(Box::new(|response| {
+        for broker in response.brokers.iter_mut().filter(|broker| broker.node_id == 1) {
+            broker.host = "nowhere".into();
+        }
+    }));
+    let topic = world.topic("t");
+    let mut deliveries = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
+    finish(&mut world, &deliveries);
+    let started = world.now;
+    deliveries.extend(send_all(&mut world, &topic, 1, 1..2, Duration::ZERO));
+    let outcomes = finish(&mut world, &deliveries);
+    check_log(&world, "t", 1, &outcomes, 39);
+    assert!(world.now - started < 3 * crate::sender::hint::BELIEVED, "{:?}", world.now - started);
+}
+
 /// The named broker leads indeed, for a while, under an epoch that no metadata ever comes near.
 #[test]
 fn a_named_broker_that_leads_for_a_while() {
-    let options =
-        two(|context| if context.node == 0 && context.nth == 1 { names(1, i32::MAX, true) } else { Fault::None });
-    let mut world = World::new(36, options, config());
+    let strayed = Arc::new(AtomicUsize::new(0));
+    let count = strayed.clone();
+    let options = two(move |context| match (context.node, context.nth) {
+        (0, 1) => names(1, i32::MAX, true),
+        (0, 2..) => {
+            count.fetch_add(1, Ordering::Relaxed);
+            Fault::None
+        }
+        _ => Fault::None,
+    });
+    let mut world = World::new(36, options, config().metadata_max_age(SECOND));
     let topic = world.topic("t");
     let mut deliveries = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
     finish(&mut world, &deliveries);
@@ -187,7 +215,9 @@ fn a_named_broker_that_leads_for_a_while() {
         world.run_until(until);
     }
     assert!(finish(&mut world, &deliveries).iter().all(Result::is_ok));
-    assert!(asked.load(Ordering::Relaxed) < 60, "{asked:?}: metadata is not asked over and over while all is well");
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((20..100).contains(&asked), "{asked}: metadata is not asked over and over while all is well");
+    assert_eq!(strayed.load(Ordering::Relaxed), 0, "what is acknowledged is right, whatever metadata says");
     world.spoil = None;
     world.model.move_leader("t", 0, 0);
     let started = world.now;

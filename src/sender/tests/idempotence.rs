@@ -9,6 +9,7 @@ use super::{MS, Watch, check_log, check_told, config, finish, no_memory_leaked, 
 use crate::completion::Delivery;
 use crate::error::Written;
 use crate::sender::backoff::Random;
+use crate::sender::connection::{Asked, Request};
 use crate::sender::idempotence::Identity;
 use crate::sender::{Command, Ticket};
 use crate::testing::{BrokerOptions, ErrorCode, Fault};
@@ -167,36 +168,40 @@ fn a_partition_in_doubt_does_not_stop_others_of_its_broker() {
     assert!(watch.all().iter().any(|met| met.partition == 0 && met.epoch == 1), "{:?}", watch.all());
 }
 
-/// The leader moves with batches in flight: the partition changes its connection only when nothing is on the old one,
-/// so answers of two brokers never cross.
+/// The leader moves with batches in flight, and metadata says so before the old one has answered: the partition changes
+/// its connection only when nothing is on the old one, so answers of two brokers never cross.
 #[test]
 fn answers_of_two_leaders_never_cross() {
-    let options = BrokerOptions { brokers: 2, ack_delay: 10 * MS, ..options(1) };
-    let (options, watch) = Watch::on(options, |_| Fault::None);
-    let mut world = World::new(58, options, config().linger(Duration::ZERO));
-    let topic = world.topic("t");
-    let mut deliveries = vec![send_one(&mut world, &topic, 1, 0)];
-    finish(&mut world, &deliveries);
-    for number in 1..5 {
-        deliveries.push(send_one(&mut world, &topic, 1, number));
+    for idempotent in [true, false] {
+        let options = BrokerOptions { brokers: 2, ack_delay: 10 * MS, ..options(1) };
+        let (options, watch) = Watch::on(options, |_| Fault::None);
+        let config = config().linger(Duration::ZERO).enable_idempotence(idempotent).retry_backoff(MS, MS);
+        let mut world = World::new(58, options, config);
+        let topic = world.topic("t");
+        let mut deliveries = vec![send_one(&mut world, &topic, 1, 0)];
+        finish(&mut world, &deliveries);
+        for number in 1..5 {
+            deliveries.push(send_one(&mut world, &topic, 1, number));
+        }
+        assert_eq!(world.sender.partitions[0].unacked, 4);
+        world.model.move_leader("t", 0, 1);
+        // What is known of all topics comes with it.
+        let other = world.shared.topic("other");
+        world.shared.want(&other);
+        world.run_while(|world| world.sender.partitions[0].leader == 0);
+        assert!(world.sender.partitions[0].unacked > 0, "the old leader has not answered yet");
+        for number in 5..12 {
+            deliveries.push(send_one(&mut world, &topic, 1, number));
+            let produce = |request: &Request| matches!(request.asked, Asked::Produce { .. });
+            let connections = world.sender.connections.values();
+            let lanes = connections.filter(|connection| connection.unanswered.iter().any(produce)).count();
+            assert!(lanes <= 1, "in flight on {lanes} connections: {:?}", world.sender.partitions[0]);
+        }
+        let outcomes = finish(&mut world, &deliveries);
+        check_log(&world, "t", 1, &outcomes, 58);
+        let met = watch.all();
+        assert!(met.iter().map(|met| met.node).is_sorted() && met.iter().all(|met| met.epoch <= 0), "{met:?}");
     }
-    assert_eq!(world.sender.partitions[0].unacked, 4);
-    world.model.move_leader("t", 0, 1);
-    for number in 5..12 {
-        deliveries.push(send_one(&mut world, &topic, 1, number));
-        let partition = &world.sender.partitions[0];
-        let lanes = world.sender.connections.iter().filter(|(_, connection)| {
-            let produce = |request: &crate::sender::connection::Request| {
-                matches!(request.asked, crate::sender::connection::Asked::Produce { .. })
-            };
-            connection.unanswered.iter().any(produce)
-        });
-        assert!(lanes.count() <= 1, "in flight on one connection: {partition:?}");
-    }
-    let outcomes = finish(&mut world, &deliveries);
-    check_log(&world, "t", 1, &outcomes, 58);
-    let met = watch.all();
-    assert!(met.iter().map(|met| met.node).is_sorted() && met.iter().all(|met| met.epoch == 0), "{met:?}");
 }
 
 /// A world whose partition 0 is `before` records short of the last sequence number.

@@ -1,19 +1,25 @@
 //! The sender over a simulated network, against the broker's model: seeds, faults, and a clock that jumps from event to
-//! event. The oracle is the broker's log.
+//! event. The oracle is the broker's log. `stage` is a simpler one, for tests of when and whom the sender asks.
 
 mod accepted_behind;
+mod answers;
 mod astray;
+mod bootstrap;
 mod closing;
 mod expiry;
 mod hints;
 mod idempotence;
 mod limits;
 mod linger;
+mod metadata;
 mod poison;
 mod properties;
 mod refusals;
 mod retries;
 mod scenarios;
+mod stage;
+mod time;
+mod walk_back;
 mod world;
 
 use std::sync::{Arc, Mutex};

@@ -13,29 +13,6 @@ use crate::sender::{Command, Ticket};
 use crate::testing::{BrokerOptions, ErrorCode, Fault, TopicOptions};
 use crate::wire::metadata::{Broker, Topic};
 
-/// Five batches stored, the answers lost, and a broker that after its restart remembers the last one only.
-#[test]
-fn a_restarted_broker_gets_nothing_twice() {
-    let config = config().linger(Duration::ZERO);
-    let mut world = World::new(1, BrokerOptions { ack_delay: 30 * MS, ..options(1) }, config);
-    let topic = world.topic("t");
-    let first = send_all(&mut world, &topic, 1, 0..1, Duration::ZERO);
-    finish(&mut world, &first);
-    let mut deliveries = first;
-    for number in 1..6 {
-        deliveries.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
-        let until = world.now + MS;
-        world.run_until(until);
-    }
-    // All five are at the broker, which works on them one after the other; the answers are lost.
-    let until = world.now + 170 * MS;
-    world.weather.cut_answer = 0;
-    world.run_until(until);
-    world.kill(0);
-    let outcomes = finish(&mut world, &deliveries);
-    check_log(&world, "t", 1, &outcomes, 1);
-}
-
 /// One window until the first ack, then five.
 #[test]
 fn the_window_opens_with_the_first_ack() {

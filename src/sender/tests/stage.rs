@@ -1,0 +1,249 @@
+//! One sender whose network is a table: who listens where, what names lead to, who answers what. Nothing takes time but
+//! what the sender waits for, so every time that a test sees is the sender's own.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
+use crate::completion::Delivery;
+use crate::config::ProducerConfig;
+use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::sender::{Sender, Shared, TopicShared};
+use crate::testing::{BrokerModel, BrokerOptions, Incoming, Reply};
+use crate::wire::header::ApiKey;
+use crate::wire::metadata::{self, MetadataResponse};
+use crate::wire::record::Fields;
+use crate::wire::server;
+
+/// Who is at an address. None at all: it refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// A broker.
+    Node(i32),
+    /// What swallows every packet.
+    Silence,
+}
+
+/// A request that a broker got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    pub at: Duration,
+    pub node: i32,
+    pub api: ApiKey,
+}
+
+type Spoil = Box<dyn FnMut(i32, &mut MetadataResponse)>;
+
+pub struct Stage {
+    pub sender: Sender,
+    pub shared: Arc<Shared>,
+    pub accumulator: Arc<Accumulator>,
+    pub model: BrokerModel,
+    pub now: Duration,
+    /// What names lead to.
+    pub names: HashMap<String, Vec<SocketAddr>>,
+    pub hosts: HashMap<SocketAddr, Host>,
+    /// Requests that are never answered.
+    pub mute: HashSet<(i32, ApiKey)>,
+    /// Changes metadata answers.
+    pub spoil: Option<Spoil>,
+    /// Names that were looked up, and when.
+    pub look_ups: Vec<(Duration, String)>,
+    /// Connections that were begun, and when.
+    pub connects: Vec<(Duration, SocketAddr)>,
+    pub asked: Vec<Asked>,
+    links: BTreeMap<ConnectionId, SocketAddr>,
+    closing: VecDeque<ConnectionId>,
+    /// Requests without an answer.
+    muted: Vec<(ConnectionId, ApiKey)>,
+}
+
+pub fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Stage {
+    /// Brokers at 127.0.0.1 from port 1000 on; `servers` is what the client is told.
+    pub fn new(options: BrokerOptions, config: ProducerConfig, servers: &str) -> Self {
+        let addresses: Vec<SocketAddr> = (0..options.brokers).map(|node| address(1000 + node as u16)).collect();
+        let hosts = addresses.iter().zip(0..).map(|(at, node)| (*at, Host::Node(node))).collect();
+        let config = config.bootstrap_servers(servers).validate().unwrap();
+        let (accumulator, drain) = Accumulator::new(AccumulatorConfig {
+            buffer_memory: config.buffer_memory,
+            batch_size: config.batch_size as usize,
+            max_request_size: config.max_request_size as usize,
+            slots: 16,
+        })
+        .unwrap();
+        let shared = Arc::new(Shared::new(accumulator.clone(), Arc::new(config)));
+        Self {
+            sender: Sender::new(shared.clone(), drain, 1),
+            shared,
+            accumulator,
+            model: BrokerModel::new(options, addresses),
+            now: Duration::ZERO,
+            names: HashMap::new(),
+            hosts,
+            mute: HashSet::new(),
+            spoil: None,
+            look_ups: Vec::new(),
+            connects: Vec::new(),
+            asked: Vec::new(),
+            links: BTreeMap::new(),
+            closing: VecDeque::new(),
+            muted: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.now, unix_ms: 1_700_000_000_000 + self.now.as_millis() as i64 }
+    }
+
+    /// Lets everything happen that happens within `time`.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        while let Some(next) = self.sender.poll_timeout().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            self.sender.handle_timeout(self.now());
+            self.settle();
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    /// What happens without time going by.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.sender.handle_wakeup(self.now());
+            let mut busy = false;
+            while let Some(action) = self.sender.poll_action() {
+                busy = true;
+                self.act(action);
+            }
+            while let Some(transmit) = self.sender.poll_transmit() {
+                busy = true;
+                self.take(transmit);
+            }
+            while let Some(id) = self.closing.pop_front() {
+                busy = true;
+                self.lose(id, io::ErrorKind::ConnectionAborted);
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("a busy loop at {:?}: {:?}", self.now, self.asked.last());
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Resolve { host, port } => {
+                self.look_ups.push((self.now, host.clone()));
+                let literal = format!("{host}:{port}").parse().map(|address| vec![address]);
+                let answer = self.names.get(&host).cloned().ok_or("no such host".to_owned());
+                self.sender.handle_resolved(self.now(), &host, port, literal.or(answer));
+            }
+            Action::Connect { connection, address } => {
+                self.connects.push((self.now, address));
+                self.links.insert(connection, address);
+                match self.hosts.get(&address) {
+                    Some(Host::Node(_)) => self.sender.handle_connected(self.now(), connection),
+                    Some(Host::Silence) => {}
+                    None => self.lose(connection, io::ErrorKind::ConnectionRefused),
+                }
+            }
+            Action::Close { connection } => self.closing.push_back(connection),
+        }
+    }
+
+    fn take(&mut self, transmit: Transmit) {
+        let id = transmit.connection;
+        let Some(Host::Node(node)) = self.links.get(&id).and_then(|at| self.hosts.get(at)).copied() else { return };
+        let mut frame = Vec::new();
+        for piece in &transmit.pieces {
+            match *piece {
+                Piece::Head { start, len } => {
+                    frame.extend_from_slice(&transmit.head[start as usize..(start + len) as usize]);
+                }
+                Piece::Arena { offset, len } => frame.extend_from_slice(self.accumulator.bytes(offset, len as usize)),
+            }
+        }
+        let frame = frame.split_off(4);
+        self.sender.handle_sent(self.now(), transmit);
+        let (header, _) = server::request_header(&frame).unwrap();
+        self.asked.push(Asked { at: self.now, node, api: header.api });
+        if self.mute.contains(&(node, header.api)) {
+            self.muted.push((id, header.api));
+            return;
+        }
+        let unix_ms = self.now().unix_ms;
+        let incoming = Incoming { node, connection: id.0, unix_ms, may_wait: false, frame: &frame };
+        let mut answer = Vec::new();
+        let reply = self.model.handle(&incoming, &mut answer);
+        if let (ApiKey::METADATA, Some(spoil)) = (header.api, &mut self.spoil) {
+            let at = server::shape::body_at(header.api.0, header.version);
+            let mut response = metadata::decode_response(&answer[at..], header.version).unwrap();
+            spoil(node, &mut response);
+            answer.truncate(at);
+            server::metadata::encode_response(&mut answer, header.version, &response);
+            server::end_response(&mut answer, 0);
+        }
+        match reply {
+            Reply::Answer { .. } => self.sender.handle_received(self.now(), id, &answer),
+            Reply::Close => self.lose(id, io::ErrorKind::UnexpectedEof),
+            _ => {}
+        }
+    }
+
+    fn lose(&mut self, id: ConnectionId, kind: io::ErrorKind) {
+        if self.links.remove(&id).is_some() {
+            self.sender.handle_closed(self.now(), id, &kind.into(), Vec::new());
+        }
+    }
+
+    /// Nobody is there any more: every connection to these ends, and no other comes up.
+    pub fn kill(&mut self, addresses: &[SocketAddr]) {
+        self.hosts.retain(|at, _| !addresses.contains(at));
+        let lost: Vec<_> = self.links.iter().filter(|(_, at)| addresses.contains(at)).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.lose(id, io::ErrorKind::ConnectionReset);
+        }
+        self.settle();
+    }
+
+    /// Bytes in place of the answer that a muted request never got.
+    pub fn answer_with(&mut self, api: ApiKey, bytes: &[u8]) {
+        let (id, _) = *self.muted.iter().find(|(_, muted)| *muted == api).unwrap();
+        self.sender.handle_received(self.now(), id, bytes);
+        self.settle();
+    }
+
+    /// The topic, once it is known.
+    pub fn topic(&mut self, name: &str) -> Arc<TopicShared> {
+        let topic = self.shared.topic(name);
+        for _ in 0..1000 {
+            if topic.count() > 0 {
+                return topic;
+            }
+            self.shared.want(&topic);
+            self.run(Duration::from_millis(10));
+        }
+        panic!("no metadata for {name}: {:?}", self.shared.trouble());
+    }
+
+    /// A record for one partition.
+    pub fn send(&mut self, topic: &TopicShared, partition: u32) -> Delivery {
+        let ring = topic.partition(partition).unwrap().clone();
+        let fields = Fields { key: None, value: Some(b"value"), headers: &[] };
+        self.accumulator.append(&ring, &fields, None, Attach::Delivery, true).unwrap().delivery.unwrap()
+    }
+
+    /// How many requests of this API came since `since`.
+    pub fn count(&self, api: ApiKey, since: Duration) -> usize {
+        self.asked.iter().filter(|asked| asked.api == api && asked.at >= since).count()
+    }
+}
