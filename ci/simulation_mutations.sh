@@ -13,7 +13,7 @@ sequence_reuse       src/sender/idempotence.rs s/^        self.spoiled = true;/ 
 recycled_early       src/sender/shutdown.rs s/^\( *\)self.tell(&mut batch, &Outcome::Failed(error));/&\n if @ { for part in \&batch.parts { self.shared.accumulator.release(part.run.segment); } }/
 break_for_continue   src/sender/drain.rs /peek.complete) != Verdict::Now/,/continue;/s/continue;/if @ { break } else { continue }/
 early_pipelining     src/sender/in_flight.rs s/(idempotent && !self.sequences.acked())/(idempotent \&\& !self.sequences.acked() \&\& !@)/
-no_wrap              src/sender/idempotence.rs s/pub const fn plus/pub fn plus/;s/& i32::MAX as u32/\& if @ { u32::MAX } else { i32::MAX as u32 }/
+no_wrap              src/sender/idempotence.rs /pub const fn plus/,/^    }/{s/pub const fn plus/pub fn plus/;s/& i32::MAX as u32/\& if @ { u32::MAX } else { i32::MAX as u32 }/}
 dropped_expiry       src/sender/drain.rs s/if let Some(at) = earliest {/if let Some(at) = earliest.filter(|_| !@) {/
 lost_doorbell        src/accumulator/ring.rs s/if self.ready.push(&partition.link, partition.id) {/if self.ready.push(\&partition.link, partition.id) \&\& !@ {/
 lane_change          src/sender/drain.rs s/if partition.unacked > 0 && partition.lane != lane {/if partition.unacked > 0 \&\& partition.lane != lane \&\& !@ {/
@@ -27,8 +27,8 @@ retries_behind       src/sender/in_flight.rs s/queued.number >= batch.number)/qu
 not_written          src/sender/lanes.rs s/request.sent || !cut_off, kind/(request.sent || !cut_off) \&\& !@, kind/
 stamped_again        src/sender/retry.rs s/position(|queued| queued.doubtful)/position(|queued| queued.doubtful \&\& !@)/
 flush_in_flight      src/sender/in_flight.rs s/self.unacked_positions.iter().all(|position| /&@ || /
-kept_segment         src/sender/split.rs s/split.left += cuts.len() as u32 - 1/split.left += cuts.len() as u32 - 1 + u32::from(@)/
-log_created_again    src/sender/control.rs s/if recreated && self.config.idempotence {/if recreated \&\& self.config.idempotence \&\& !@ {/
+kept_segment         src/sender/split.rs s/split.left = (split.left + among).saturating_sub(1)/split.left = (split.left + among).saturating_sub(u32::from(!@))/
+log_created_again    src/sender/control.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
 END
 )
 # A commit without its ordering shows on no machine that runs one thread: a model finds it, by loom.
