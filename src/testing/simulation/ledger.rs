@@ -336,6 +336,7 @@ impl Ledger {
                 (record.codes | self.identity_codes) & bit(code.0) != 0 || of_others
             }
             DeliveryErrorKind::TooLarge => record.codes & bit(10) != 0,
+            DeliveryErrorKind::UnsupportedVersion => record.codes & bit(35) != 0,
             DeliveryErrorKind::Closed => {
                 self.outcomes[5] += 1;
                 self.closed

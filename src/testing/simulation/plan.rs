@@ -114,6 +114,8 @@ impl Plan {
             .retry_backoff(backoff * MS, backoff * 4 * MS)
             .reconnect_backoff(dice.of(&[1, 5, 20]) * MS, dice.of(&[20, 60]) * MS)
             .set("socket.connection.setup.timeout.ms", dice.of(&["30", "90"]))
+            // It doubles with each vain attempt, and what was begun in bad weather is waited for.
+            .set("socket.connection.setup.timeout.max.ms", "100")
             .set("connections.max.idle.ms", dice.of(&["-1", "540000", "60"]))
             .set("metadata.max.age.ms", dice.of(&["300000", "100", "25"]))
             .set("metadata.max.idle.ms", dice.of(&["300000", "5000"]));
