@@ -417,9 +417,12 @@ impl Sender {
         // From now on the open batch grows.
         partition.ring.busy.store(true, Ordering::Relaxed);
         partition.ring.leave_at.store(GROW_TO.max(self.config.batch_size), Ordering::Relaxed);
-        let expires = batch.opened + self.config.delivery_timeout;
-        partition.expires = Some(partition.expires.map_or(expires, |at| at.min(expires)));
         self.consider(id);
+        // After the look: it counts only what its connection has already, which this batch is not.
+        let expires = batch.opened + self.config.delivery_timeout;
+        let partition = &mut self.partitions[id as usize];
+        partition.expires = Some(partition.expires.map_or(expires, |at| at.min(expires)));
+        self.arm_expiry(id);
     }
 
     /// An answer or a loss: the batch is no longer in flight.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::World;
 use crate::config::ProducerConfig;
-use crate::testing::{BrokerOptions, TopicOptions};
+use crate::testing::{BrokerOptions, Fault, TopicOptions};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -60,5 +60,32 @@ fn a_log_created_again_proves_nothing_of_what_was_sent_before() {
     for (delivery, value) in deliveries.iter().zip(["000001", "000002"]) {
         let outcome = delivery.try_result().unwrap();
         assert!(outcome.is_err() || log.iter().any(|stored| stored == value), "{value} is said to be delivered");
+    }
+}
+
+/// Two batches (a request takes no more than one of these records) leave one after the other in the last millisecond of their lives, and get no answer: callers hear of each in
+/// time, not when the request is given up.
+#[test]
+fn what_leaves_in_its_last_millisecond_is_told_in_time() {
+    for early in 0..60 {
+        let options = BrokerOptions { topic: topic_of(1), ..BrokerOptions::default() };
+        let options = options.on_produce(|context| if context.nth == 0 { Fault::None } else { Fault::HangAfter });
+        let config = config().enable_idempotence(false).batch_size(1).max_request_size(1024).delivery_timeout(300 * MS);
+        let mut world = World::new(early, options, config.reconnect_backoff(MS, MS));
+        let topic = world.topic("t");
+        let first = world.send(&topic, 0, b"0").unwrap();
+        world.run_while(|_| first.try_result().is_none());
+        let begun = world.now;
+        world.kill_for(0, 300 * MS - Duration::from_micros(100) * early as u32);
+        let deliveries: Vec<_> = (0..2)
+            .map(|_| {
+                let until = world.now + MS / 2;
+                world.run_until(until);
+                world.send(&topic, 0, &[b'1'; 700]).unwrap()
+            })
+            .collect();
+        world.run_until(begun + 303 * MS);
+        let told = deliveries.iter().filter(|delivery| delivery.try_result().is_some()).count();
+        assert_eq!(told, deliveries.len(), "back {early} times 100 us before the end");
     }
 }
