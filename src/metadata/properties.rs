@@ -28,7 +28,9 @@ impl Model {
             return None;
         }
         self.brokers = brokers.iter().map(|b| (b.node_id, (b.host.clone(), b.port as u16))).collect();
-        let named = response.topics.iter().filter(|topic| topic.name.is_some());
+        let all = &response.topics;
+        let first = |at: usize| all[at].name.is_some() && all[..at].iter().all(|topic| topic.name != all[at].name);
+        let named = (0..all.len()).filter(|at| first(*at)).map(|at| &all[at]);
         Some(named.filter_map(|topic| Some((topic.name.clone().unwrap(), self.topic(topic)?))).collect())
     }
 

@@ -288,10 +288,11 @@ impl Sender {
     /// Lets those ask again who wait for a topic that the answer says nothing usable of. The first such, in words.
     fn note_unanswered(&self, changes: &[(Arc<str>, TopicChange)]) -> Option<String> {
         let mut first = None;
+        let told: std::collections::HashMap<_, _> = changes.iter().map(|(name, change)| (name, change)).collect();
         for topic in self.topics.iter().filter(|topic| topic.named) {
             let name = &topic.shared.name;
-            let why = match changes.iter().find(|(of, _)| of == name) {
-                Some((_, TopicChange::TooMany(count))) => {
+            let why = match told.get(name) {
+                Some(TopicChange::TooMany(count)) => {
                     format!(
                         "its metadata gives topic '{name}' {count} partitions; one producer takes {PARTITIONS_MAX} in all"
                     )
