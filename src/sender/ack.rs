@@ -179,7 +179,6 @@ impl Sender {
         }
         if error.is_invalid_metadata() {
             self.want_metadata();
-            self.doubt_hint(id, batch.node);
         }
         let hint = answer.leader.filter(|_| names_leader(error));
         cut_out::tidy(&mut answer.refused, batch.count);
@@ -206,6 +205,10 @@ impl Sender {
             Decision::Retry => {
                 let node = batch.node;
                 self.retry(batch, DeliveryErrorKind::Broker(error));
+                // Not before: a new leader is a reason to look at the partition, which must have all of its batches then.
+                if error.is_invalid_metadata() {
+                    self.doubt_hint(id, node);
+                }
                 if let Some(leader) = hint {
                     self.take_hint(id, node, leader);
                 }

@@ -98,7 +98,7 @@ impl Sender {
             Some(_) if unclear => {
                 (rest.possibly_written, rest.doubtful, rest.shortened) = (false, true, true);
             }
-            _ => rest.stamp = None,
+            _ => (rest.stamp, rest.shortened) = (None, false),
         }
         self.partitions[id].requeue(rest);
     }

@@ -36,9 +36,11 @@ impl Sender {
             partition.hint = None;
             let place = partition.ring.place.clone();
             let leader = self.cluster.leader(&place.topic, place.partition);
+            let retry_at = partition.retry_at;
             self.set_leader(id, leader);
             if leader.epoch <= epoch {
-                // Back to whom the hint led away from.
+                // Back to whom the hint led away from, no sooner than without it.
+                self.partitions[id as usize].retry_at = retry_at;
                 self.back_off(id);
             }
         }

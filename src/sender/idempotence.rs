@@ -56,10 +56,11 @@ impl Sequences {
         self.acked
     }
 
-    /// Notes an acknowledgement of a batch that was sent under `stamp`.
-    pub fn ack(&mut self, stamp: Stamp) {
+    /// Notes an acknowledgement of a batch that was sent under `stamp`; `by_leader`: it is the present leader's, who knows
+    /// the producer id from now on.
+    pub fn ack(&mut self, stamp: Stamp, by_leader: bool) {
         if self.identity == Some((stamp.producer, stamp.epoch)) {
-            self.acked = true;
+            self.acked |= by_leader;
             if self.newest.is_none_or(|newest| newest.is_before(stamp.sequence)) {
                 self.newest = Some(stamp.sequence);
             }
@@ -177,9 +178,9 @@ mod tests {
         let stamps: [Stamp; 3] = std::array::from_fn(|_| sequences.stamp((ProducerId(9), ProducerEpoch(0)), 10));
         let stored = |sequences: &Sequences| stamps.map(|stamp| sequences.is_stored(stamp));
         assert_eq!(stored(&sequences), [false; 3]);
-        sequences.ack(stamps[1]);
+        sequences.ack(stamps[1], true);
         assert_eq!(stored(&sequences), [true, false, false]);
-        sequences.ack(stamps[0]);
+        sequences.ack(stamps[0], true);
         sequences.leader_changed();
         assert_eq!(stored(&sequences), [true, false, false], "an earlier one takes nothing back");
         sequences.bump();
@@ -193,14 +194,14 @@ mod tests {
         assert_eq!(first, Stamp { producer: ProducerId(9), epoch: ProducerEpoch(0), sequence: Sequence(0) });
         let second = sequences.stamp((ProducerId(10), ProducerEpoch(3)), 5);
         assert_eq!((second.producer, second.sequence), (ProducerId(9), Sequence(10)), "the id stays");
-        sequences.ack(first);
+        sequences.ack(first, true);
         assert!(sequences.acked());
         sequences.spoil();
         assert!(sequences.bump());
         assert!(!sequences.acked() && !sequences.spoiled());
         let third = sequences.stamp((ProducerId(9), ProducerEpoch(0)), 1);
         assert_eq!((third.epoch, third.sequence), (ProducerEpoch(1), Sequence(0)));
-        sequences.ack(second);
+        sequences.ack(second, true);
         assert!(!sequences.acked(), "an ack of the old epoch says nothing of the new one");
     }
 

@@ -23,7 +23,8 @@ impl Sender {
             hint.good_at = now;
         }
         if let Some(stamp) = batch.stamp {
-            partition.sequences.ack(stamp);
+            let knows_us = batch.node == partition.leader;
+            partition.sequences.ack(stamp, knows_us);
         }
         let queue = &mut partition.queue;
         // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
@@ -194,8 +195,9 @@ impl Sender {
             partition.sequences.spoil();
             if batch.possibly_written || batch.doubtful {
                 // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
+                // Its own place in a search counts other parts of the same batch; another batch may stand further back.
                 let before = match partition.walk_back {
-                    Some(walk) => walk.at,
+                    Some(walk) => walk.at.min(partition.queue.partition_point(|queued| queued.number <= batch.number)),
                     None => partition.queue.partition_point(|queued| queued.number < batch.number),
                 };
                 for earlier in partition.queue.iter_mut().take(before) {
@@ -305,14 +307,16 @@ impl Sender {
     /// after it is clear which of it is stored.
     pub(super) fn take_new_epoch(&mut self, id: u32) {
         let partition = &mut self.partitions[id as usize];
-        if partition.walk_back.is_some() {
-            return;
-        }
         if std::mem::take(&mut partition.log_gone) {
-            // Copies may lie in the log that is gone, or, where topics go by name, in the new one already.
+            // Copies may lie in the log that is gone, or, where topics go by name, in the new one already. What the new
+            // log accepts proves nothing of them: also a search that began since is over.
+            partition.walk_back = None;
             for batch in &mut partition.queue {
                 batch.doubtful |= batch.is_unclear();
             }
+        }
+        if partition.walk_back.is_some() {
+            return;
         }
         // Stamped again, a batch that is in the log would be there twice: first find out which are.
         if let Some(at) = partition.queue.iter().rposition(Batch::is_unclear) {
@@ -339,7 +343,7 @@ impl Sender {
         }
         let partition = &mut self.partitions[id as usize];
         for batch in &mut partition.queue {
-            (batch.stamp, batch.crc) = (None, None);
+            (batch.stamp, batch.crc, batch.shortened) = (None, None, false);
         }
     }
 }

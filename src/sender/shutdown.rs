@@ -369,9 +369,12 @@ impl Sender {
         self.shared.changed.wake_all();
     }
 
-    /// No producer id can be had: what waits for one has failed.
+    /// No producer id can be had: what waits for one has failed. Partitions that have one go on.
     pub(super) fn fail_everything_queued(&mut self, error: &BrokerError) {
         for id in 0..self.partitions.len() as u32 {
+            if self.partitions[id as usize].sequences.producer().is_some() {
+                continue;
+            }
             while let Some(mut batch) = self.partitions[id as usize].queue.pop_front() {
                 batch.last_error = Some(error.clone());
                 self.fail(batch, DeliveryErrorKind::Broker(error.code()));

@@ -54,13 +54,16 @@ impl Sender {
         for part in std::mem::take(&mut batch.parts) {
             self.cut(part, room, &mut pieces);
         }
-        let mut stamp = batch.stamp;
+        let (mut stamp, last) = (batch.stamp, pieces.len() - 1);
         let batches: Vec<Batch> = pieces
             .into_iter()
-            .map(|piece| {
+            .enumerate()
+            .map(|(at, piece)| {
                 let own = stamp;
                 stamp = stamp.map(|s| super::idempotence::Stamp { sequence: s.sequence.plus(piece.count), ..s });
-                Batch { stamp: own, possibly_written: false, doubtful, ..batch.of_piece(piece) }
+                // The numbers that are left out are those behind the last piece.
+                let shortened = batch.shortened && at == last;
+                Batch { stamp: own, possibly_written: false, doubtful, shortened, ..batch.of_piece(piece) }
             })
             .collect();
         let partition = &mut self.partitions[batch.partition as usize];

@@ -1,5 +1,7 @@
 //! What the simulation found, each in its smallest form.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::world::World;
@@ -53,6 +55,44 @@ fn a_log_created_again_proves_nothing_of_what_was_sent_before() {
     world.storm.mute = 0;
     world.model.restart_node(0);
     world.run_while(|world| world.sender.partitions[0].walk_back.is_none());
+    world.model.delete_topic("t");
+    world.model.create_topic("t", topic_of(1));
+    world.run_while(|_| deliveries.iter().any(|delivery| delivery.try_result().is_none()));
+    let log = world.log("t", 0);
+    for (delivery, value) in deliveries.iter().zip(["000001", "000002"]) {
+        let outcome = delivery.try_result().unwrap();
+        assert!(outcome.is_err() || log.iter().any(|stored| stored == value), "{value} is said to be delivered");
+    }
+}
+
+/// The same, but the topic is created again before the search begins: the answer that starts it comes late.
+#[test]
+fn a_log_created_again_ends_a_search_that_begins_later() {
+    let reads = Arc::new(AtomicU64::new(0));
+    let count = reads.clone();
+    let options =
+        BrokerOptions { topic: topic_of(1), auto_create: false, ack_delay: 120 * MS, ..BrokerOptions::default() };
+    let options = options.on_produce(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Fault::None
+    });
+    let mut world = World::new(1, options, config().delivery_timeout(60_000 * MS));
+    world.model.create_topic("t", topic_of(1));
+    let topic = world.topic("t");
+    let first = world.send(&topic, 0, b"000000").unwrap();
+    world.run_while(|_| first.try_result().is_none());
+    world.storm.mute = 1000;
+    let mut deliveries = Vec::new();
+    for value in [b"000001", b"000002"] {
+        deliveries.push(world.send(&topic, 0, value).unwrap());
+        let until = world.now + 125 * MS;
+        world.run_until(until);
+    }
+    assert_eq!(world.log("t", 0), ["000000", "000001", "000002"]);
+    world.storm.mute = 0;
+    world.model.restart_node(0);
+    let before = reads.load(Ordering::Relaxed);
+    world.run_while(|_| reads.load(Ordering::Relaxed) == before);
     world.model.delete_topic("t");
     world.model.create_topic("t", topic_of(1));
     world.run_while(|_| deliveries.iter().any(|delivery| delivery.try_result().is_none()));
