@@ -20,7 +20,7 @@ lost_answers         connection src/sender/ack.rs /batches.extend(answers.drain(
 not_written          connection src/sender/lanes.rs s/request.sent || !cut_off, kind/false, kind/
 expiry_of_the_next   connection src/sender/in_flight.rs s/self.seen.front().map(|(_, at)| \*at)/self.opened/
 kept_segment         connection src/sender/split.rs s/split.left += cuts.len() as u32 - 1/split.left += cuts.len() as u32/
-unchecked_index      connection src/metadata/mod.rs s/|index| \*index < heard.partitions.len()/|index| *index < 1 << 20/
+silent_expiry        connection src/sender/shutdown.rs s/^            self.tell_expired(id);/            let _ = id;/
 lost_abort           accumulator_script src/accumulator/private_claim.rs s/self.accumulator.put(prepared);$/let _ = prepared;/
 skipped_settle       accumulator_script src/accumulator/drain.rs s/let _ = segment.settle(claim.bytes());/let _ = claim;/
 no_first_notice      accumulator_script src/accumulator/ring.rs s/first || (before < leave_at/first \&\& (before < leave_at/
