@@ -63,6 +63,16 @@ impl Batch {
         Self::new(&(0..count).map(Rec::nth).collect::<Vec<_>>())
     }
 
+    /// One record, and so many bytes in all, 100 at least.
+    pub fn filled(len: usize) -> Self {
+        let value = |n: usize| Rec::nth(0).but(|r| r.value = Some("v".repeat(n)));
+        let spare = Self::new(&[value(100)]).bytes().len() - 100;
+        let batch = Self::new(&[value(len - spare)]);
+        // The length of a short value takes a byte less.
+        let missing = len - batch.bytes().len();
+        if missing == 0 { batch } else { Self::new(&[value(len - spare + missing)]) }
+    }
+
     /// Makes it a batch of an idempotent producer.
     pub fn by(mut self, producer_id: i64, epoch: i16, sequence: i32) -> Self {
         (self.producer_id, self.epoch, self.sequence) = (producer_id, epoch, sequence);

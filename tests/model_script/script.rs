@@ -13,6 +13,9 @@ use super::batch::Batch;
 use super::client::{Connection, Produce, Reply, describe_produce, encoded, frame};
 use super::world::{Settings, World};
 
+/// A broker that says nothing for so long, answers others, and then again says nothing, is silent for ever.
+const SILENCE: Duration = Duration::from_millis(1500);
+
 pub struct Script<'w> {
     pub world: &'w dyn World,
     /// What the questions go over; opened anew when a broker closed it or says no more.
@@ -79,30 +82,36 @@ impl<'w> Script<'w> {
             script.ids.insert(name.to_owned(), *topics[0].topic_id.as_bytes());
             topics[0].error_code == 0
         });
-        // A broker that knows the topic may not lead it yet. This batch can be stored nowhere.
-        let probe = Batch::of(1).but(|batch| batch.crc = Some(1)).bytes();
-        self.until("the topic takes batches", |script| {
-            let produce = Produce { version: 12, acks: -1, ..script.produce(&[(name, 0, Some(probe.clone()))]) };
-            script.control.send(&produce.frame());
-            script
-                .control
-                .receive()
-                .describe(|answer| describe_produce(answer, 12, |_| String::new()))
-                .starts_with("2 ")
-        });
+        // A broker that knows the topic may not lead it yet.
+        self.until("the topic takes batches", |script| script.probe(100).starts_with("2 "));
     }
 
     pub fn delete_topic(&mut self, name: &str) {
         self.world.delete(name);
-        self.until("the topic is gone", |script| script.metadata(Some(&[name])).topics[0].error_code == 3);
+        // The name goes before the partition does.
+        let gone = [(name.to_owned(), [0; 16], vec![(0, None)])];
+        self.until("the topic is gone", |script| {
+            script.metadata(Some(&[name])).topics[0].error_code == 3 && script.end(&gone).is_empty()
+        });
         self.lines.push(format!("-- deleted {name}"));
     }
 
-    pub fn set(&mut self, key: &str, value: &str) {
-        self.world.set(&self.topic, (key, value));
-        // Nothing tells when it is in force.
-        std::thread::sleep(Duration::from_millis(300));
-        self.lines.push(format!("-- {key}={value}"));
+    /// Changes `max.message.bytes`.
+    pub fn limit(&mut self, bytes: usize) {
+        self.world.set(&self.topic, ("max.message.bytes", &bytes.to_string()));
+        self.until("the limit is in force", |script| {
+            [(bytes, "2 "), (bytes + 1, "10 ")].iter().all(|(len, error)| script.probe(*len).starts_with(error))
+        });
+        self.lines.push(format!("-- max.message.bytes={bytes}"));
+    }
+
+    /// The answer to a batch of `len` bytes with a wrong CRC, which can be stored nowhere. Brokers look at the size
+    /// before.
+    fn probe(&mut self, len: usize) -> String {
+        let probe = Batch::filled(len).but(|batch| batch.crc = Some(1)).bytes();
+        let produce = Produce { version: 12, acks: -1, ..self.produce(&[(&self.topic, 0, Some(probe))]) };
+        self.control.send(&produce.frame());
+        self.control.receive().describe(|answer| describe_produce(answer, 12, |_| String::new()))
     }
 
     pub fn restart(&mut self) {
@@ -117,7 +126,7 @@ impl<'w> Script<'w> {
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let began = Instant::now();
         while !done(self) {
-            assert!(began.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+            assert!(began.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -139,7 +148,14 @@ impl<'w> Script<'w> {
         let address = self.world.address();
         let connection = self.connection.get_or_insert_with(|| Connection::open(address));
         connection.send(bytes);
-        let reply = connection.receive();
+        let mut silent = !connection.says_something_within(SILENCE);
+        if silent {
+            // It may be slow, the machine being busy: then this is slow as well.
+            self.metadata(Some(&[]));
+        }
+        let Some(connection) = &mut self.connection else { return Reply::Closed };
+        silent = silent && !connection.says_something_within(SILENCE);
+        let reply = if silent { Reply::Silence } else { connection.receive() };
         if !matches!(reply, Reply::Frame(_)) {
             self.connection = None;
         }

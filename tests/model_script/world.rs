@@ -1,6 +1,7 @@
 //! Whom the script talks to: the embedded broker, or a real Kafka.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
@@ -8,6 +9,8 @@ use kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
+use kafka_protocol::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
+use kafka_protocol::messages::describe_producers_request::{DescribeProducersRequest, TopicRequest};
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -30,8 +33,8 @@ pub trait World {
     fn delete_records(&self, topic: &str, before: i64);
     /// Kills the broker and starts it again.
     fn restart(&self);
-    /// Lets `producer.id.expiration.ms` pass.
-    fn expire_producers(&self);
+    /// Lets `producer.id.expiration.ms` pass for this topic's producers, and then sets it so that others stay.
+    fn expire_producers(&self, topic: &str);
 }
 
 /// The embedded broker, as it is when no test asks for less or more than Kafka does.
@@ -85,10 +88,12 @@ impl World for Embedded {
         self.0.with_model(|model| model.restart_node(0));
     }
 
-    fn expire_producers(&self) {
+    fn expire_producers(&self, _topic: &str) {
         self.0.with_model(|model| model.expire_producers());
     }
 }
+
+const EXPIRATION: &str = "producer.id.expiration.ms";
 
 /// One Kafka broker of the script's own.
 pub struct Real(Cluster);
@@ -120,6 +125,30 @@ impl Real {
         let answer = self.admin().ask(&request, 1);
         assert!(answer.responses.iter().all(|answer| answer.error_code == 0), "{answer:?}");
     }
+
+    fn setting_of_broker(&self, key: &str) -> String {
+        let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name(string("1"));
+        let resource = resource.with_configuration_keys(Some(vec![string(key)]));
+        let answer = self.admin().ask(&DescribeConfigsRequest::default().with_resources(vec![resource]), 4);
+        let setting = answer.results.iter().flat_map(|result| &result.configs).find_map(|config| config.value.clone());
+        setting.unwrap_or_default().to_string()
+    }
+
+    /// How many producers the broker knows on the topic's first partition.
+    fn producers(&self, topic: &str) -> usize {
+        let topic = TopicRequest::default().with_name(name(topic)).with_partition_indexes(vec![0]);
+        let answer = self.admin().ask(&DescribeProducersRequest::default().with_topics(vec![topic]), 0);
+        let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.map(|partition| partition.active_producers.len()).sum()
+    }
+
+    fn until(&self, done: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            assert!(began.elapsed() < Duration::from_secs(60), "waited in vain");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 impl World for Real {
@@ -133,14 +162,14 @@ impl World for Real {
         };
         let mut creatable = CreatableTopic::default().with_name(name(topic)).with_num_partitions(partitions);
         creatable = creatable.with_replication_factor(1).with_configs(settings.iter().map(config).collect());
-        let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(5000);
+        let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(50_000);
         let answer = self.admin().ask(&request, 7);
         assert!(answer.topics.iter().all(|topic| topic.error_code == 0), "{answer:?}");
     }
 
     fn delete(&self, topic: &str) {
         let state = DeleteTopicState::default().with_name(Some(name(topic)));
-        let request = DeleteTopicsRequest::default().with_topics(vec![state]).with_timeout_ms(5000);
+        let request = DeleteTopicsRequest::default().with_topics(vec![state]).with_timeout_ms(50_000);
         let answer = self.admin().ask(&request, 6);
         assert!(answer.responses.iter().all(|topic| topic.error_code == 0), "{answer:?}");
     }
@@ -152,7 +181,7 @@ impl World for Real {
     fn delete_records(&self, topic: &str, before: i64) {
         let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(before);
         let topic = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
-        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(5000);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(50_000);
         let answer = self.admin().ask(&request, 2);
         assert!(answer.topics[0].partitions[0].error_code == 0, "{answer:?}");
     }
@@ -162,10 +191,12 @@ impl World for Real {
         self.0.restart(1);
     }
 
-    fn expire_producers(&self) {
-        self.alter(4, "", ("producer.id.expiration.ms", "1"));
-        std::thread::sleep(std::time::Duration::from_millis(1500));
-        self.alter(4, "", ("producer.id.expiration.ms", "86400000"));
-        std::thread::sleep(std::time::Duration::from_millis(500));
+    fn expire_producers(&self, topic: &str) {
+        self.alter(4, "", (EXPIRATION, "1"));
+        self.until(|real| real.producers(topic) == 0);
+        self.alter(4, "", (EXPIRATION, "86400000"));
+        self.until(|real| real.setting_of_broker(EXPIRATION) == "86400000");
+        // What the broker says of itself is in force a moment later.
+        std::thread::sleep(Duration::from_millis(500));
     }
 }

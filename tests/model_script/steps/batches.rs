@@ -1,6 +1,6 @@
 //! A batch as a whole: its header, its length, what stands around it.
 
-use crate::batch::{Batch, Rec};
+use crate::batch::Batch;
 use crate::script::Script;
 
 pub fn all(script: &mut Script<'_>) {
@@ -24,7 +24,10 @@ fn headers(script: &mut Script<'_>) {
         script.send(&format!("base offset {offset}"), &Batch::of(2).but(|b| b.base_offset = offset));
     }
     for length in [-1, 0, 13, 14, 20, 48, 49, 50, i32::MAX, i32::MIN] {
-        script.send(&format!("length {length}"), &Batch::of(2).but(|b| b.length = Some(length)));
+        // What is read behind its end begins with its times.
+        let time = 1_700_000_000_000;
+        let timed = Batch::of(2).but(|b| (b.base_timestamp, b.max_timestamp) = (time, time));
+        script.send(&format!("length {length}"), &timed.but(|b| b.length = Some(length)));
     }
     for epoch in [0, 7, i32::MAX, i32::MIN] {
         script.send(&format!("leader epoch {epoch}"), &Batch::of(2).but(|b| b.leader_epoch = epoch));
@@ -74,26 +77,21 @@ fn sizes(script: &mut Script<'_>) {
     let batch = Batch::of(3).by(50, 0, 0);
     let len = batch.bytes().len();
     script.topic("sizes", &[("max.message.bytes", "200")]);
-    let filled = |len: usize| {
-        let value = |n: usize| Rec::nth(0).but(|r| r.value = Some("v".repeat(n)));
-        let spare = Batch::new(&[value(100)]).bytes().len() - 100;
-        Batch::new(&[value(len - spare)])
-    };
-    script.send("as large as it may be", &filled(200));
-    script.send("one byte more", &filled(201));
-    script.send("one byte more and a wrong CRC", &filled(201).but(|b| b.crc = Some(1)));
-    script.send("one byte more and magic 1", &filled(201).but(|b| b.magic = 1));
-    script.send("one byte more and a base offset", &filled(201).but(|b| b.base_offset = 1));
-    script.send("one byte more and a control batch", &filled(201).but(|b| b.attributes = 0x20));
-    script.send("not larger, but with bytes behind it", &filled(200).but(|b| b.tail = vec![0; 5]));
-    script.send("larger only as its length says", &filled(200).but(|b| b.length = Some(300)));
+    script.send("as large as it may be", &Batch::filled(200));
+    script.send("one byte more", &Batch::filled(201));
+    script.send("one byte more and a wrong CRC", &Batch::filled(201).but(|b| b.crc = Some(1)));
+    script.send("one byte more and magic 1", &Batch::filled(201).but(|b| b.magic = 1));
+    script.send("one byte more and a base offset", &Batch::filled(201).but(|b| b.base_offset = 1));
+    script.send("one byte more and a control batch", &Batch::filled(201).but(|b| b.attributes = 0x20));
+    script.send("not larger, but with bytes behind it", &Batch::filled(200).but(|b| b.tail = vec![0; 5]));
+    script.send("larger only as its length says", &Batch::filled(200).but(|b| b.length = Some(300)));
     script.send("of a producer", &batch);
     script.send("again", &batch);
-    script.set("max.message.bytes", &(len - 1).to_string());
+    script.limit(len - 1);
     script.send("again, now too large: looked at before duplicates", &batch);
     script.send("its first part under the same sequence", &Batch::of(1).by(50, 0, 0));
     script.send("what follows it", &Batch::of(1).by(50, 0, 3));
-    script.set("max.message.bytes", "1000");
+    script.limit(1000);
     script.send("again, no longer too large", &batch);
 }
 

@@ -25,7 +25,10 @@ pub fn all(script: &mut Script<'_>) {
         let records = [Rec::nth(0), Rec::nth(1).but(|r| r.headers = vec![header]), Rec::nth(2).but(|r| r.key = None)];
         // Times are left out of the changes: what comes of them depends on the day.
         let (epoch, sequence) = if producer_id < 0 { (-1, -1) } else { (3, 50) };
-        let good = Batch::new(&records).by(producer_id, epoch, sequence).bytes();
+        // At a time whose CRC each of the changes does change.
+        let at = |time| Batch::new(&records).by(producer_id, epoch, sequence).but(|b| b.base_timestamp += time).bytes();
+        let is_changed = |batch: &Vec<u8>| batch[17..21].iter().all(|byte| !matches!(byte, 0 | 0xff));
+        let good = (0..).map(at).find(is_changed).unwrap();
         let wanted = |at: &usize| if producer_id < 0 { resealed || *at < 66 } else { (43..61).contains(at) };
         for at in (0..27).chain(43..good.len()).filter(wanted) {
             let answers = CHANGES.map(|(name, change)| {
