@@ -10,6 +10,7 @@ mod expiry;
 mod found_by_seeds;
 mod hints;
 mod idempotence;
+mod interplay;
 mod limits;
 mod linger;
 mod metadata;

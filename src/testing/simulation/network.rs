@@ -327,7 +327,7 @@ impl World {
         if let Some(spoil) = &mut self.spoil {
             spoil::metadata(&frame, &mut out, spoil);
         }
-        if self.deck.is_some() && !out.is_empty() {
+        if !out.is_empty() {
             self.spoil_answer(&frame, &mut out);
         }
         self.buffers.push(frame);
