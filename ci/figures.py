@@ -121,25 +121,26 @@ def example(name, *options):
 
 def slow_broker(arguments):
     """Records per second of the two threads whose broker is well, by what the third one is."""
-    print("\n| the first of three brokers | M records/s of the other two | each with 1,000 partitions |")
-    print("|---|---|---|")
+    print("\n| the first of three brokers | M records/s of the other two | the first with 1,000 partitions | each with 1,000 |")
+    print("|---|---|---|---|")
     kinds = {
         "gets nothing": [],
         "well": [],
         "0.5 s per request": ["--slow-broker", "0,500000"],
         "answers nothing": ["--slow-broker", "0,600000000"],
     }
-    partitions = ["3", "3000"]
-    rates = {(kind, count): [] for kind in kinds for count in partitions}
+    layouts = {"one each": ["3"], "many on the first": ["3000", "others=1"], "many each": ["3000"]}
+    rates = {(kind, layout): [] for kind in kinds for layout in layouts}
     for _ in range(arguments.rounds):
-        for kind, count in rates:
+        for kind, layout in rates:
+            count, *others = layouts[layout]
             with sink(arguments, "--brokers", "3", *kinds[kind]) as address:
                 skip = ["skip=1"] if kind == "gets nothing" else []
-                text = example("slow_broker", address, f"t-{count}", count, "4", "threads=3", *skip)
+                text = example("slow_broker", address, f"t-{count}", count, "4", "threads=3", *others, *skip)
             each = [int(rate) for rate in re.findall(r"thread [12]: (\d+) records/s", text)]
-            rates[kind, count].append(sum(each) / 1e6)
+            rates[kind, layout].append(sum(each) / 1e6)
     for kind in kinds:
-        print(f"| {kind} | {' | '.join(spread(rates[kind, count], 1) for count in partitions)} |")
+        print(f"| {kind} | {' | '.join(spread(rates[kind, layout], 1) for layout in layouts)} |")
 
 
 def ack_delay(arguments):

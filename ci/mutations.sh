@@ -34,6 +34,13 @@ doorbell_load       doorbell_one_partition
 no_ended_notice     an_ended_chain_is_told
 walk_past_start     a_writer_ends_the_chain
 no_install_wake     memory::room_from_another_writer
+refused_by_store    memory::room_from_another_writer
+refused_set         memory::room_from_another_writer
+refused_take        memory::room_from_another_writer
+no_split_wake       memory::room_from_a_split
+no_second_take      memory::room_from_a_split
+missed_set          memory::room_from_a_split
+missed_take         memory::room_from_a_split
 no_release_wake     memory::room_from_the_sender
 wait_load           memory::nobody_sleeps_through_a_change
 wait_store          memory::nobody_sleeps_through_a_change

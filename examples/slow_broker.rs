@@ -3,7 +3,7 @@
 //!
 //! Without arguments: an embedded cluster of three whose first broker never answers. Else: `slow_broker BROKER TOPIC
 //! PARTITIONS SECONDS [key=value…]`, where `threads=N` lets thread t of N send to the partitions t, t + N, t + 2 N… in
-//! turn, and `skip=N` leaves out the first N threads.
+//! turn, `skip=N` leaves out the first N threads, and with `others=N` all threads but the first send to N partitions only.
 #![allow(clippy::unwrap_used, reason = "an example shows the calls, not the handling of every error")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let number = |key: &str| arguments.iter().find_map(|setting| setting.strip_prefix(key)?.parse::<usize>().ok());
     let (threads, skipped) = (number("threads=").unwrap_or(partitions), number("skip=").unwrap_or(0));
+    let others = number("others=").unwrap_or(partitions);
 
     let delivered: &'static [AtomicU64] = (0..threads).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak();
     let mut builder = Producer::builder().bootstrap_servers(&broker).max_block(Duration::from_millis(200)).listener(
@@ -37,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     for setting in arguments.iter().skip(4) {
         let (key, value) = setting.split_once('=').ok_or("settings are key=value")?;
-        if !["threads", "skip"].contains(&key) {
+        if !["threads", "skip", "others"].contains(&key) {
             builder = builder.set(key, value);
         }
     }
@@ -52,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (topic, stop) = (&topic, &stop);
             scope.spawn(move || {
                 let record = Record::value(&[7; 100]);
-                let mut its = (thread..partitions).step_by(threads).cycle();
+                let most = if thread == 0 { partitions } else { others };
+                let mut its = (thread..partitions).step_by(threads).take(most).cycle();
                 while let Some(partition) = its.next().filter(|_| !stop.load(Relaxed)) {
                     // No room within max.block.ms: the broker is behind, and its records are not taken now.
                     let _ = topic.send_tagged(record.with_partition(partition as i32), thread as u64);

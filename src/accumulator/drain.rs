@@ -101,6 +101,8 @@ pub struct Drain {
     spare: Vec<Vec<SealedSegment>>,
     /// The walk of the chain that is being drained.
     walked: Vec<u32>,
+    /// See [`Drain::wake_callers`].
+    made_room: bool,
 }
 
 impl fmt::Debug for Drain {
@@ -111,7 +113,7 @@ impl fmt::Debug for Drain {
 
 impl Drain {
     pub(super) fn new(accumulator: Arc<Accumulator>) -> Self {
-        Self { accumulator, heads: vec![], leaders: HashMap::new(), spare: vec![], walked: vec![] }
+        Self { accumulator, heads: vec![], leaders: HashMap::new(), spare: vec![], walked: vec![], made_room: false }
     }
 
     /// The other half.
@@ -292,9 +294,10 @@ impl Drain {
             if count == 0 {
                 header.completion().put_unused();
                 accumulator.release(*index);
+                self.made_room = true;
                 continue;
             }
-            accumulator.trim(*index, start + len, count);
+            self.made_room |= accumulator.trim(*index, start + len, count);
             chain.count += count;
             chain.bytes += len;
             chain.base_timestamp = header.base().timestamp;
@@ -314,10 +317,21 @@ impl Drain {
         // What this batch needed, the next one is likely to need; up to half of it in a second segment.
         partition.hint.store(class_for(chain.bytes as usize / 2) as u32, Relaxed);
         // Who was refused because the ring was full may try again.
-        if !mutated("no_slot_wake") {
-            accumulator.made_room();
-        }
+        self.made_room |= partition.changed() && !mutated("no_slot_wake");
         chain
+    }
+
+    /// [`Accumulator::release`], for the sender.
+    pub fn release(&mut self, segment: u32) {
+        self.accumulator.release(segment);
+        self.made_room |= !mutated("no_release_wake");
+    }
+
+    /// Wakes callers who wait for room, if something was drained or released since the last time.
+    pub fn wake_callers(&mut self) {
+        if std::mem::take(&mut self.made_room) {
+            self.accumulator.made_room();
+        }
     }
 
     /// Gives a chain's vector back for reuse. Its segments were released, or are somebody else's by now.

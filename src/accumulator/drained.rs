@@ -13,15 +13,14 @@ use super::{
     segment::UNIT,
     word::ENTRY,
 };
-use crate::sync::mutated;
-
 /// Runs from this size on are trimmed when they are drained.
 const TRIM_UNITS: u32 = 16;
 
 impl Accumulator {
     /// Gives a drained segment's memory back: the broker has answered (or never will) and the kernel holds none of it.
-    /// Once per segment. From any thread.
-    pub fn release(&self, segment: u32) {
+    /// Once per segment. From any thread, which then calls [`Accumulator::made_room`], once for many segments: a caller
+    /// that is woken for each would find room for a few records only, and sleep again. Returns how many bytes it were.
+    pub fn release(&self, segment: u32) -> usize {
         let header = self.pool.header(segment);
         let ((share, units), (first, hole)) = (header.run(), header.hole());
         if hole > 0 {
@@ -30,18 +29,17 @@ impl Accumulator {
         } else {
             self.pool.put(segment, units, share);
         }
-        if !mutated("no_release_wake") {
-            self.made_room();
-        }
+        (units - hole) as usize * UNIT
     }
 
     /// Gives back what a drained segment does not use of a large run: it may stay in flight for long. In quarters of the
     /// run, so that it is at most three pieces. Its records end `used` bytes into the run, wherever they begin.
-    pub(super) fn trim(&self, segment: u32, used: u32, count: u32) {
+    /// True: it did.
+    pub(super) fn trim(&self, segment: u32, used: u32, count: u32) -> bool {
         let header = self.pool.header(segment);
         let ((share, units), extent) = (header.run(), header.extent());
         if units < TRIM_UNITS || !units.is_power_of_two() {
-            return;
+            return false;
         }
         let (unit, quarter) = (UNIT as u32, units / 4);
         let first = used.div_ceil(unit * quarter) * quarter;
@@ -51,6 +49,7 @@ impl Accumulator {
             header.set_hole(first, end - first);
             self.pool.put(segment + first, end - first, share);
         }
+        first < end
     }
 
     /// Who is to be told about record `i` of a drained segment that was not released.

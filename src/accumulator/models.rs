@@ -139,9 +139,10 @@ impl Out {
             }
             assert_eq!(delta, chain.count as usize);
             for segment in &chain.segments {
-                room.accumulator.release(segment.index);
+                room.drain.release(segment.index);
             }
             room.drain.recycle(chain);
+            room.drain.wake_callers();
         }
     }
 
@@ -463,7 +464,7 @@ fn entries_come_with_their_records() {
                         }
                     }
                 }
-                room.accumulator.release(segment.index);
+                room.drain.release(segment.index);
             }
         }
         tags

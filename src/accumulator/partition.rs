@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{census::Drained, completions::Place, ready::ReadyLink, word::Slot};
-use crate::sync::{AtomicU64, Relaxed, Release, order, plain};
+use crate::sync::{AcqRel, AtomicU32, AtomicU64, Relaxed, Release, mutated, order, plain};
 
 /// One partition's ring. Shared by every writer and the sender; made by `Drain::add_partition`.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Partition {
     /// Size class with which the next batch opens.
     pub(super) hint: plain::AtomicU32,
     pub(super) link: ReadyLink,
+    /// 1: an append was refused as full since the last [`Partition::changed`].
+    refused: AtomicU32,
     /// What was taken out of the ring.
     pub(super) drained: Drained,
 }
@@ -49,6 +51,7 @@ impl Partition {
             share: plain::AtomicU32::new(0),
             hint: plain::AtomicU32::new(0),
             link: ReadyLink::default(),
+            refused: AtomicU32::new(0),
             drained: Drained::new(slots as u64),
         }
     }
@@ -61,6 +64,22 @@ impl Partition {
     #[inline]
     pub(super) fn lap(&self, position: u64) -> u64 {
         position >> self.slots.len().trailing_zeros()
+    }
+
+    /// An append finds no room here. It looks once more after this, and only then says so: a change of the ring that it
+    /// does not see there finds the note. One word, a read-modify-write on both sides.
+    pub(super) fn note_refused(&self) {
+        if mutated("refused_by_store") {
+            self.refused.store(1, Relaxed);
+        } else {
+            self.refused.swap(1, order("refused_set", AcqRel));
+        }
+    }
+
+    /// Something was installed, or taken out. True: somebody was refused before, and must look again.
+    #[must_use]
+    pub(super) fn changed(&self) -> bool {
+        self.refused.swap(0, order("refused_take", AcqRel)) != 0
     }
 
     /// Whoever saw `position` installed helps the hint on.

@@ -4,7 +4,8 @@
 //! The four siblings of a run are one nibble of one word. So *put* is one CAS that either sets the bit or, when it
 //! would fill the nibble, clears it and goes on with the parent: siblings merge in one step. *Take* clears a bit, or
 //! splits a parent by setting its other three children. A run is invisible for a moment while it is split or merged,
-//! so a take may fail early; whoever split or merged wakes those who wait (`Accumulator::room`).
+//! so a take may fail early; whoever split or merged wakes those who wait (`Accumulator::room`), whoever split only if a
+//! take failed since the last time.
 //! A large record takes neighbours, which come back as what they make.
 //! Memory that is not whole MiB ends in smaller runs; they never merge past the end, for their nibble is never full.
 
@@ -15,7 +16,7 @@ use super::{
     segment::{Header, Table, UNIT, table},
     share::Shares,
 };
-use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
+use crate::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, mutated, order, plain};
 
 /// Size classes; class `c` is a run of 4^c units.
 pub const CLASSES: usize = 6;
@@ -156,6 +157,8 @@ pub struct Pool {
     pub arena: Arc<Arena>,
     headers: Table,
     levels: Box<[Level]>,
+    /// 1: a take found nothing since a split last asked.
+    missed: AtomicU32,
     pub shares: Shares,
     /// The largest class that many records share.
     pub ordinary: usize,
@@ -173,6 +176,7 @@ impl Pool {
             arena: Arc::new(Arena::new(units * UNIT)?),
             headers: table(units)?,
             levels: (0..classes).map(|class| Level::new(units.div_ceil(1 << (2 * class)))).collect(),
+            missed: AtomicU32::new(0),
             shares: Shares::new(units as u32),
             ordinary: (0..classes)
                 .rfind(|class| self::units(*class) as usize * ORDINARY_RUNS[*class] <= units)
@@ -225,12 +229,15 @@ impl Pool {
         let neighbours = if class > 0 { self.take_adjacent(part, count, wake) } else { None };
         let index = match neighbours {
             Some(index) => index,
-            None if class > top => return None,
+            None if class > top => {
+                self.note_missed();
+                self.take_adjacent(part, count, wake)?
+            }
             None => {
                 let index = self.take_class(class, wake)?;
                 if wanted < units(class) {
                     self.put_range(index + wanted, index + units(class));
-                    *wake = true;
+                    *wake |= self.was_missed();
                 }
                 index
             }
@@ -246,17 +253,36 @@ impl Pool {
     }
 
     fn take_class(&self, class: usize, wake: &mut bool) -> Option<u32> {
+        let found = self.find_class(class, wake);
+        if found.is_some() || mutated("no_second_take") {
+            return found;
+        }
+        self.note_missed();
+        self.find_class(class, wake)
+    }
+
+    fn find_class(&self, class: usize, wake: &mut bool) -> Option<u32> {
         for from in class..self.levels.len() {
             if let Some(run) = self.levels[from].take() {
                 let index = run << (2 * from);
                 for split in class..from {
                     self.levels[split].split(index >> (2 * split));
                 }
-                *wake |= from > class;
+                *wake |= from > class && self.was_missed();
                 return Some(index);
             }
         }
         None
+    }
+
+    /// A take failed. It tries once more after this: what was hidden then and is not seen now finds the note.
+    fn note_missed(&self) {
+        self.missed.swap(1, order("missed_set", AcqRel));
+    }
+
+    /// After runs that were hidden for a moment are free again: whether a take failed that must be tried again.
+    fn was_missed(&self) -> bool {
+        self.missed.swap(0, order("missed_take", AcqRel)) != 0 && !mutated("no_split_wake")
     }
 
     /// `count` neighbours of one class, or none of them.
@@ -274,7 +300,7 @@ impl Pool {
                 // Somebody was quicker: give back what we have and look behind it.
                 Some(lost) => {
                     self.put_range(first << (2 * class), lost << (2 * class));
-                    *wake |= lost > first;
+                    *wake |= lost > first && self.was_missed();
                     first = lost + 1;
                 }
             }
@@ -336,14 +362,22 @@ mod tests {
         let pool = Pool::new(1024).unwrap();
         assert_eq!(pool.runs(), [0, 0, 0, 0, 0, 1]);
         let mut wake = false;
+        pool.note_missed();
         let first = pool.take(0, 0, 0, &mut wake).unwrap();
-        assert!(wake && first.index == 0);
+        assert!(wake && first.index == 0, "who found nothing meanwhile is to look again");
         assert_eq!(pool.runs(), [3, 3, 3, 3, 3, 0]);
         let rest: Vec<_> = (0..1023).map(|_| take(&pool, 0).unwrap()).collect();
         assert_eq!((pool.runs(), take(&pool, 0)), (vec![0; 6], None));
         for index in rest.iter().rev().chain([&0]) {
             pool.put(*index, 1, 0);
         }
+        let split = |pool: &Pool| {
+            let mut wake = false;
+            let run = pool.take(0, 0, 0, &mut wake).unwrap();
+            pool.put(run.index, 1, 0);
+            wake
+        };
+        assert!(split(&pool) && !split(&pool), "once for those who found nothing");
         assert_eq!((pool.runs(), pool.shares.free()), (vec![0, 0, 0, 0, 0, 1], 1024));
     }
 

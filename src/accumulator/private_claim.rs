@@ -159,8 +159,13 @@ impl Accumulator {
         completion: *mut (),
     ) -> Result<(), Refused> {
         let need = longest(prepared.shape);
+        let mut noted = false;
         loop {
             match self.look(partition) {
+                Look::Full if !noted => {
+                    partition.note_refused();
+                    noted = true;
+                }
                 Look::Full => return Err(Refused::RingFull),
                 Look::Closed => return Err(Refused::Closed),
                 Look::Open { segment, claim, .. } => {

@@ -103,11 +103,17 @@ impl Accumulator {
         if need > self.ordinary {
             return self.append_alone(partition, fields, timestamp, attach, may_open);
         }
+        let mut noted = false;
         loop {
             let (index, segment, claim) = match self.look(partition) {
                 Look::Open { index, segment, claim } => (index, segment, claim),
                 Look::Next { position, from, base } => {
                     self.open_next(partition, position, from, base, &pending)?;
+                    continue;
+                }
+                Look::Full if !noted => {
+                    partition.note_refused();
+                    noted = true;
                     continue;
                 }
                 Look::Full => return Err(Refused::RingFull),
@@ -307,6 +313,7 @@ impl Accumulator {
                 self.made_room();
             }
             // Say so only if it is still for us to install.
+            partition.note_refused();
             return if slot.load(Acquire) == from.0 { Err(Refused::BufferFull) } else { Ok(()) };
         };
         let capacity = partition.room(base.bytes).max(record.need as u64).min(u64::from(run.units) * UNIT as u64);
@@ -321,11 +328,13 @@ impl Accumulator {
             // SAFETY: clause (c).
             unsafe { CompletionRef::from_raw(completion) }.put_unused();
             self.pool.put(run.index, run.units, share);
-        } else {
-            partition.advance(position);
+            self.made_room();
+            return Ok(());
         }
-        // An install too: who was refused because we held the last run must look again.
-        if !mutated("no_install_wake") {
+        partition.advance(position);
+        // Who was refused because we held the last run must look again. Nobody else: one who waits for memory would wake
+        // up in vain with each segment of the others.
+        if (partition.changed() && !mutated("no_install_wake")) || wake {
             self.made_room();
         }
         Ok(())

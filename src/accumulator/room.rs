@@ -66,8 +66,8 @@ impl Accumulator {
         self.room.waiting()
     }
 
-    /// There may be room now: called after every change that could let a refused append succeed.
-    pub(super) fn made_room(&self) {
+    /// There may be room now: called after every change that could let a refused append succeed, or several of them.
+    pub fn made_room(&self) {
         #[cfg(loom)]
         if !self.waits {
             return;

@@ -95,9 +95,10 @@ fn settle(drain: &mut Drain, chain: Chain, place: &Arc<Place>) {
     for segment in &chain.segments {
         let outcome = Outcome::Delivered { base_offset: Some(0), log_append_time: None };
         segment.completion.complete(segment.deliveries, place, outcome);
-        drain.accumulator().release(segment.index);
+        drain.release(segment.index);
     }
     drain.recycle(chain);
+    drain.wake_callers();
 }
 
 fn place(partition: i32) -> Arc<Place> {

@@ -27,16 +27,27 @@ pub struct Told {
     pub sink: Option<Box<dyn UndeliverableSink>>,
 }
 
+/// Such a part of the memory is released, while there is more to do, before callers that wait for room are woken.
+const WORTH_A_WAKE: usize = 256;
+
 /// Starts the thread `ringmail-callbacks`; it ends after the sender's last report.
 pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told: Told) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ringmail-callbacks".to_owned()).spawn(move || {
         let _entered = callback_thread::enter();
+        let (mut free, worth) = (0, shared.accumulator.total() / WORTH_A_WAKE);
         loop {
-            let report = outbox.take(&parker, || shared.accumulator.doorbell.ring());
-            if !carry_out(&shared, &mut told, report) {
-                break;
+            let next = outbox.try_take();
+            if next.is_none() || free >= worth {
+                free = 0;
+                shared.accumulator.made_room();
+            }
+            let report = next.unwrap_or_else(|| outbox.take(&parker, || shared.accumulator.doorbell.ring()));
+            match carry_out(&shared, &mut told, report) {
+                Some(released) => free += released,
+                None => break,
             }
         }
+        shared.accumulator.made_room();
         if let Some(mut sink) = told.sink
             && catch_unwind(AssertUnwindSafe(|| {
                 sink.finish();
@@ -49,8 +60,8 @@ pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told:
     })
 }
 
-/// False: nothing follows.
-pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> bool {
+/// How many bytes of memory were released, for which callers that wait for room are to be woken. `None`: nothing follows.
+pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> Option<usize> {
     match report {
         Report::Records { place, run, outcome, deliveries } => {
             if let (Some(sink), Outcome::Failed(error)) = (&mut told.sink, &outcome) {
@@ -61,11 +72,11 @@ pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> bool {
             }
             tell(shared, &mut told.listener, &place, run, &outcome);
         }
-        Report::Release(segment) => shared.accumulator.release(segment),
+        Report::Release(segment) => return Some(shared.accumulator.release(segment)),
         Report::Done(ticket) => ticket.finish(),
-        Report::End => return false,
+        Report::End => return None,
     }
-    true
+    Some(0)
 }
 
 /// Lends the records of a run that failed to the sink.

@@ -324,7 +324,7 @@ impl Script {
             assert_eq!(now, bytes, "somebody wrote into a batch in flight");
             let outcome = Outcome::Delivered { base_offset: Some(7), log_append_time: None };
             segment.completion.complete(segment.deliveries, place, outcome);
-            self.accumulator.release(segment.index);
+            self.drain.release(segment.index);
         }
         assert!(self.accumulator.free() > free);
         for delivery in &deliveries {

@@ -113,10 +113,10 @@ impl Sender {
         frame: &[u8],
     ) -> Result<(), String> {
         let mut answers = std::mem::take(&mut self.spare_answers);
-        let mut strays = 0;
+        let (mut strays, mut next) = (0, 0);
         let mut visit = |answer: PartitionAnswer<'_>| {
-            let place = batches.iter_mut().find(|batch| {
-                let Some(batch) = batch.as_ref() else { return false };
+            let is_meant = |at: &usize| {
+                let Some(batch) = &batches[*at] else { return false };
                 let partition = &self.partitions[batch.partition as usize];
                 let topic = &partition.ring.place.topic;
                 partition.ring.place.partition == answer.index
@@ -124,11 +124,14 @@ impl Sender {
                         TopicRef::Name(name) => name == &**topic,
                         TopicRef::Id(id) => batch.topic_id == id,
                     }
-            });
-            match place.and_then(Option::take) {
+            };
+            // Mostly they do come in the order of the request.
+            let place = (next..batches.len()).chain(0..next).find(is_meant);
+            match place.and_then(|at| batches[at].take()) {
                 Some(batch) => answers.push((batch, Answer::from(answer))),
                 None => strays += 1,
             }
+            next = place.map_or(next, |at| at + 1);
         };
         let tail = response_header(frame, ApiKey::PRODUCE, version)
             .and_then(|(_, body)| produce::decode_response(body, version, &mut visit));

@@ -23,6 +23,9 @@ const GROW_TO: u32 = 256 << 10;
 /// Unanswered bytes per connection beyond which nothing is added; the broker reads one request at a time anyway.
 const UNANSWERED_MAX: usize = 16 << 20;
 
+/// How often all active partitions are looked at while callers wait for room.
+const RELIEF_EVERY: Duration = Duration::from_millis(1);
+
 /// May a partition send now?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
@@ -86,7 +89,20 @@ impl Sender {
         }
     }
 
-    /// Every partition with something in its ring or queue.
+    /// Callers wait for room: nothing that may leave is to wait for more. What becomes ready from now on is looked at by
+    /// itself, unless nobody waits at that moment: hence once more a little later, as long as somebody does.
+    pub(super) fn relieve(&mut self) {
+        let now = self.now.monotonic;
+        let due = self.relieved.map_or(now, |at| at + RELIEF_EVERY);
+        if now >= due {
+            self.relieved = Some(now);
+            self.consider_active();
+        } else {
+            self.relief_armed.at(&mut self.timers, due, Timer::Pressure);
+        }
+    }
+
+    /// Every partition with something in its ring or queue that could leave.
     pub(super) fn consider_active(&mut self) {
         let mut active = std::mem::take(&mut self.active);
         active.retain(|id| {
@@ -98,7 +114,12 @@ impl Sender {
             keep
         });
         for id in &active {
-            self.consider(*id);
+            let partition = &self.partitions[*id as usize];
+            let window = partition.window(self.config.max_in_flight as u32, self.config.idempotence);
+            // Else an answer will tell. (A look touches the ring, which writers have in their caches.)
+            if partition.unacked < window {
+                self.consider(*id);
+            }
         }
         // Looking may have added some.
         active.append(&mut self.active);
@@ -193,6 +214,8 @@ impl Sender {
             }
             // Else it is listed again when its transmit was sent, answered, or its throttle is over.
         }
+        // What left made room in the rings.
+        self.drain.wake_callers();
     }
 
     fn pack_request(&mut self, node: i32, lane: ConnectionId) {
@@ -273,7 +296,7 @@ impl Sender {
         for segment in chain.segments.drain(..) {
             if segment.count == 0 {
                 segment.completion.put_unused();
-                self.shared.accumulator.release(segment.index);
+                self.drain.release(segment.index);
                 continue;
             }
             parts.push(Part {

@@ -55,7 +55,7 @@ use lanes::Node;
 use outbox::OutboxTail;
 use shutdown::{Closing, Flush};
 use split::SplitSegment;
-use timers::{Timer, Timers};
+use timers::{Armed, Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
 
 #[cfg(feature = "testing")]
@@ -116,6 +116,9 @@ pub struct Sender {
     settled: bool,
     closed: bool,
     watching_waiters: bool,
+    /// All active partitions were looked at last because callers waited for room; and the next time.
+    relieved: Option<Duration>,
+    relief_armed: Armed,
     // Used again and again, so that a steady stream allocates nothing.
     ready: Vec<u32>,
     spare_transmits: Vec<Transmit>,
@@ -181,6 +184,8 @@ impl Sender {
             settled: false,
             closed: false,
             watching_waiters: false,
+            relieved: None,
+            relief_armed: Armed::default(),
             ready: Vec::new(),
             spare_transmits: Vec::new(),
             spare_parts: Vec::new(),
@@ -208,12 +213,13 @@ impl Sender {
         }
         self.ready = ready;
         if self.shared.accumulator.under_pressure() {
-            self.consider_active();
+            self.relieve();
         }
         self.watch_waiters();
         self.step_control();
         self.step_closing();
         self.settle_flushes();
+        self.drain.wake_callers();
     }
 
     /// What is due by `now`.
@@ -246,6 +252,7 @@ impl Sender {
                     }
                 }
                 Timer::Close => self.step_closing(),
+                Timer::Pressure => self.relief_armed.fired(now.monotonic),
                 Timer::Waiters => self.nudge_waiters(),
             }
         }

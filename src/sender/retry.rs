@@ -74,7 +74,7 @@ impl Sender {
                 Some(outbox) if part.run.tagged || batch.lent || split_lent => {
                     self.outbox.push(outbox, Report::Release(segment))
                 }
-                _ => self.shared.accumulator.release(segment),
+                _ => self.drain.release(segment),
             }
         }
         if self.spare_parts.len() < 256 {

@@ -21,6 +21,8 @@ pub enum Timer {
     Control,
     /// `close` has waited long enough.
     Close,
+    /// Callers wait for room: what is open leaves.
+    Pressure,
     /// Callers that wait for room or metadata get a chance to look at their own clocks.
     Waiters,
 }

@@ -127,6 +127,40 @@ fn siblings_merge() {
     });
 }
 
+/// A take that finds nothing because another one is splitting the last run is woken by that one: nobody else comes.
+#[test]
+fn room_from_a_split() {
+    /// Takes a unit, and waits for one as long as there is none.
+    fn insist(pool: &Pool, list: &WaitList) {
+        let take = || {
+            let mut wake = false;
+            let run = pool.take(0, 0, 0, &mut wake);
+            if wake {
+                list.wake_all();
+            }
+            run.inspect(|run| mark(pool, run.index, run.units)).is_some()
+        };
+        let mut slot = None;
+        while !take() {
+            list.register(&mut slot, &waker());
+            if take() {
+                break;
+            }
+            thread::park();
+        }
+        list.deregister(&mut slot);
+    }
+    explore(3, || {
+        let (pool, list) = (Arc::new(Pool::with_classes(4, 2).unwrap()), Arc::new(WaitList::default()));
+        let other = {
+            let (pool, list) = (pool.clone(), list.clone());
+            thread::spawn(move || insist(&pool, &list))
+        };
+        insist(&pool, &list);
+        other.join().unwrap();
+    });
+}
+
 /// A run is used whole, then split by one thread and its sibling used by another.
 #[test]
 fn split_hands_over() {
@@ -166,9 +200,10 @@ fn a_slot_from_the_sender() {
         let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
         // In flight until the writer is through.
         let chain = room.drain.drain(0, Leave::Now).unwrap();
+        room.drain.wake_callers();
         writer.join().unwrap();
         for segment in &chain.segments {
-            room.accumulator.release(segment.index);
+            room.drain.release(segment.index);
         }
         room.drain.recycle(chain);
     });
