@@ -28,6 +28,10 @@ not_written          src/sender/lanes.rs s/request.sent || !cut_off, kind/(reque
 stamped_again        src/sender/retry.rs s/position(|queued| queued.doubtful)/position(|queued| queued.doubtful \&\& !@)/
 flush_in_flight      src/sender/in_flight.rs s/self.unacked_positions.iter().all(|position| /&@ || /
 kept_segment         src/sender/split.rs s/split.left = (split.left + among).saturating_sub(1)/split.left = (split.left + among).saturating_sub(u32::from(!@))/
+limit_not_written    src/sender/deadline.rs s/(told.possibly_written, told.opened) = (true, accepted)/(told.possibly_written, told.opened) = (!@, accepted)/
+limit_forgotten      src/sender/deadline.rs s/if timeout < self.config.delivery_timeout {/if timeout < self.config.delivery_timeout \&\& !@ {/
+limit_told_twice     src/sender/in_flight.rs s/self.parts.iter().filter(|part| !part.told)/self.parts.iter().filter(|part| !part.told || @)/
+limit_sent_all_same  src/sender/deadline.rs s/        if batch.may_be_written() {/        if batch.may_be_written() || @ {/
 log_created_again    src/sender/control.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
 END
 )

@@ -23,6 +23,7 @@ over_both_drivers! {
     a_refused_record_is_kept_as_it_was
     expired_in_the_ring_is_not_written
     expired_in_flight_is_possibly_written
+    one_with_less_time_is_kept_before_its_neighbours
     one_too_large_among_many_is_kept_alone
     a_split_segment_stays_until_the_sink_has_read_it
     what_close_gives_up_is_kept
@@ -228,6 +229,67 @@ fn expired_in_flight_is_possibly_written(driver: DriverChoice) {
     let _ = producer.close(Duration::from_secs(5)).unwrap();
     settled(&producer, &keeper, 0, 1);
     assert_eq!(producer.stats().buffer_used, 0);
+}
+
+/// In flight and in the ring: who has less time is kept and told alone, whichever way it is waited for, and its neighbours
+/// are delivered.
+fn one_with_less_time_is_kept_before_its_neighbours(driver: DriverChoice) {
+    let late = |context: &ringmail::testing::ProduceContext<'_>| match context.nth {
+        0 => Fault::Delay(Duration::from_millis(2500)),
+        _ => Fault::None,
+    };
+    let broker = start(one_partition().on_produce(late));
+    let keeper = Keeper::default();
+    let (told, heard) = mpsc::channel();
+    let listener = move |tag: u64, result: Result<&RecordMetadata, &DeliveryError>| {
+        told.send((tag, result.map(|metadata| metadata.offset()).map_err(DeliveryError::written))).unwrap();
+    };
+    let producer =
+        builder(&broker, driver).on_undeliverable(keeper.clone()).listener(listener).set("linger.ms", "20").build();
+    let producer = producer.unwrap();
+    producer.warm_up(&["t"]).unwrap();
+    let topic = producer.topic("t").unwrap();
+    let short = Duration::from_millis(300);
+    let send = |value: &str, limited: bool, tag: Option<u64>| {
+        let record = Record::value(value);
+        let record = if limited { record.with_delivery_timeout(short) } else { record };
+        match tag {
+            Some(tag) => topic.send_tagged(record, tag).map(|()| None),
+            None => topic.send(record).map(Some),
+        }
+        .unwrap()
+    };
+    // Before the first acknowledgement one batch is in flight: what comes now is in it, and the rest waits in the ring.
+    let began = Instant::now();
+    let (a, b) = (send("a", false, None).unwrap(), send("b", true, None).unwrap());
+    send("c", true, Some(1));
+    send("d", false, Some(2));
+    while producer.stats().in_flight == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    let e = send("e", true, None).unwrap();
+    send("f", false, None);
+    send("g", true, Some(3));
+    assert_eq!([b, e].map(|delivery| delivery.wait().unwrap_err().written()), [Written::Possibly, Written::No]);
+    let mut values = keeper.values();
+    assert!(values.contains(&"b".to_owned()) && values.contains(&"e".to_owned()), "kept before it is told: {values:?}");
+    assert!(a.try_result().is_none(), "its batch has no answer yet");
+    producer.flush().unwrap();
+    values = keeper.values();
+    values.sort();
+    assert_eq!(values, ["b", "c", "e", "g"]);
+    for kept in keeper.kept() {
+        assert_eq!(kept.kind, DeliveryErrorKind::Expired);
+        assert!(kept.waited >= short, "{kept:?}");
+    }
+    let mut heard: Vec<_> = heard.try_iter().collect();
+    heard.sort_by_key(|(tag, _)| *tag);
+    assert_eq!(heard, [(1, Err(Written::Possibly)), (2, Ok(Some(3))), (3, Err(Written::No))]);
+    settled(&producer, &keeper, 3, 4);
+    let stored: Vec<_> =
+        broker.with_model(|model| model.records("t", 0)).into_iter().map(|record| record.value.unwrap()).collect();
+    assert_eq!(stored, [b"a", b"b", b"c", b"d", b"f"]);
 }
 
 fn one_too_large_among_many_is_kept_alone(driver: DriverChoice) {

@@ -7,12 +7,13 @@
 //! ```
 //! The memory: `arena`, `pool` its runs, `share` who holds how much, `segment` a run's header, `word` all bit layouts.
 //! The writers' half: `partition` a ring, `ring` appends, `private_claim` records with a run of their own, `entry`
-//! listener entries, `room` waiting for memory. The sender's half: `ready` which partitions to look at, `drain`, and
+//! listener entries, `deadline` records with less time, `room` waiting for memory. The sender's half: `ready` which partitions to look at, `drain`, and
 //! `drained`, `renumber` what may be done with what came out. For everyone: `census`, what is where.
 
 pub mod arena;
 mod census;
 mod completions;
+mod deadline;
 mod drain;
 mod drained;
 mod entry;
@@ -50,10 +51,12 @@ use self::{
     word::{ENTRY, SEGMENTS_MAX, SLOTS_MAX},
 };
 use crate::sync::{Doorbell, Relaxed, WaitList, plain};
+use crossbeam_queue::SegQueue;
 
 #[cfg(feature = "fuzzing")]
 pub use self::drain::Chain;
 pub use self::{
+    deadline::Deadline,
     drain::{Drain, Leave},
     entry::Entry,
     partition::Partition,
@@ -193,6 +196,8 @@ pub struct Accumulator {
     /// Callers that were refused as full. Woken whenever memory or a slot became free.
     pub room: WaitList,
     asks: room::Asked,
+    /// Limits of their own that accepted records have, for the sender.
+    deadlines: SegQueue<Deadline>,
     /// The coarse clock, Unix ms: the sender sets it each turn. [`CLOCK_STOPPED`] while the sender sleeps.
     pub clock: plain::AtomicI64,
     /// How often the system's clock was read since that one was last stopped.
@@ -238,6 +243,7 @@ impl Accumulator {
             doorbell: Doorbell::default(),
             room: WaitList::default(),
             asks: room::Asked::default(),
+            deadlines: SegQueue::new(),
             clock: plain::AtomicI64::new(CLOCK_STOPPED),
             clock_reads: plain::AtomicU32::new(0),
             tagged: plain::AtomicBool::new(false),

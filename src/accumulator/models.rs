@@ -107,7 +107,7 @@ fn config(segments: usize, capacity: usize) -> AccumulatorConfig {
 
 fn append(accumulator: &Accumulator, partition: &Partition, value: &[u8]) -> Result<(), Refused> {
     let fields = Fields { value: Some(value), ..Fields::default() };
-    accumulator.append(partition, &fields, None, Attach::None, true).map(drop)
+    accumulator.append(partition, &fields, None, Attach::None, true, None).map(drop)
 }
 
 /// What came out, per partition, in order; checks each batch's offset deltas and timestamps on the way.
@@ -474,7 +474,7 @@ fn entries_come_with_their_records() {
         let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
         let writer = thread::spawn(move || {
             let fields = Fields { value: Some(&[10]), ..Fields::default() };
-            accumulator.append(&ring, &fields, None, Attach::Tag(77), true).unwrap();
+            accumulator.append(&ring, &fields, None, Attach::Tag(77), true, None).unwrap();
         });
         room.append(0, 20);
         let early = tags(&mut room);

@@ -7,10 +7,11 @@
 //! (b) the completion is known to nobody else until that CAS, and the commit word that it publishes counts the
 //! `Delivery`; one that was made for a run that was not linked is forgotten, not dropped.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{
-    Accumulator, Appended, Attach, Refused,
+    Accumulator, Appended, Attach, Deadline, Refused,
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
@@ -58,13 +59,16 @@ impl Accumulator {
         timestamp: i64,
         attach: Attach,
         may_open: bool,
+        timeout: Option<NonZeroU32>,
     ) -> Result<Appended, Refused> {
         let prepared = self.prepare(partition, fields, fields.value.map(<[u8]>::len), timestamp)?;
-        let linked = self.link(partition, &prepared, attach, may_open);
-        if linked.is_err() {
-            self.put(&prepared);
+        let (appended, generation) =
+            self.link(partition, &prepared, attach, may_open).inspect_err(|_| self.put(&prepared))?;
+        if let Some(timeout) = timeout {
+            let (partition, segment) = (partition.id, prepared.index);
+            self.note_deadline(Deadline { partition, segment, generation, index: 0, timeout });
         }
-        linked
+        Ok(appended)
     }
 
     /// A run of the caller's own for a record whose value of `value_len` bytes it writes in place. `timestamp` in Unix
@@ -127,20 +131,21 @@ impl Accumulator {
         Ok(Prepared { index: run.index, units: run.units, share, shape, timestamp, value })
     }
 
-    /// Makes the run the partition's next segment: the record's place is the place of this call.
+    /// Makes the run the partition's next segment: the record's place is the place of this call. With the generation that
+    /// the segment has now.
     fn link(
         &self,
         partition: &Partition,
         prepared: &Prepared,
         attach: Attach,
         may_open: bool,
-    ) -> Result<Appended, Refused> {
+    ) -> Result<(Appended, u32), Refused> {
         let completion = self.completions.take().into_raw();
         // SAFETY: clause (b).
         let delivery = (attach == Attach::Delivery)
             .then(|| unsafe { Delivery::new(CompletionRef::from_raw(completion), 0, prepared.timestamp) });
         match self.link_with(partition, prepared, attach, may_open, completion) {
-            Ok(()) => Ok(Appended { delivery }),
+            Ok(generation) => Ok((Appended { delivery }, generation)),
             Err(why) => {
                 std::mem::forget(delivery);
                 // SAFETY: clause (b).
@@ -157,7 +162,7 @@ impl Accumulator {
         attach: Attach,
         may_open: bool,
         completion: *mut (),
-    ) -> Result<(), Refused> {
+    ) -> Result<u32, Refused> {
         let need = longest(prepared.shape);
         let mut noted = false;
         loop {
@@ -181,9 +186,11 @@ impl Accumulator {
                     }
                     if room.is_some_and(|room| room < need as u64) {
                         self.end(partition, position, from);
-                    } else if self.link_at(partition, prepared, attach, completion, position, from, base) {
+                    } else if let Some(generation) =
+                        self.link_at(partition, prepared, attach, completion, position, from, base)
+                    {
                         self.notify(partition);
-                        return Ok(());
+                        return Ok(generation);
                     }
                 }
             }
@@ -200,7 +207,7 @@ impl Accumulator {
         position: u64,
         from: Slot,
         base: Option<Base>,
-    ) -> bool {
+    ) -> Option<u32> {
         let Prepared { index, units, share, shape, timestamp, .. } = *prepared;
         let base = base.unwrap_or_else(|| Base::start(timestamp));
         let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
@@ -231,10 +238,10 @@ impl Accumulator {
         if mutated("link_by_store") {
             slot.store(word.0, Release);
         } else if slot.compare_exchange(from.0, word.0, order("link", Release), Relaxed).is_err() {
-            return false;
+            return None;
         }
         partition.advance(position);
-        true
+        Some(generation as u32)
     }
 
     fn put(&self, prepared: &Prepared) {
@@ -299,7 +306,7 @@ impl PrivateClaim {
     pub fn commit(mut self, attach: Attach) -> Result<Appended, (Self, Refused)> {
         let Some(prepared) = &self.prepared else { return Err((self, Refused::Closed)) };
         match self.accumulator.link(&self.partition, prepared, attach, true) {
-            Ok(appended) => {
+            Ok((appended, _)) => {
                 if !mutated("commit_keeps_run") {
                     self.prepared = None;
                 }

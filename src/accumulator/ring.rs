@@ -5,8 +5,10 @@
 //! run's end belong to the same claim, because `Extent::fits` counts them; (b) a `Delivery` is made only before a
 //! commit that counts it; (c) a completion that never got into the ring is known to nobody else.
 
+use std::num::NonZeroU32;
+
 use super::{
-    Accumulator, Appended, Attach, Refused,
+    Accumulator, Appended, Attach, Deadline, Refused,
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
@@ -55,6 +57,7 @@ struct Pending<'a> {
     timestamp: i64,
     attach: Attach,
     may_open: bool,
+    timeout: Option<NonZeroU32>,
 }
 
 /// Where a claim lies.
@@ -85,8 +88,9 @@ impl Place {
 
 impl Accumulator {
     /// Encodes a record into the partition's open batch. `timestamp` in Unix ms, or `None` for the clock. With
-    /// `may_open` false, a record that would start a new batch is refused and nothing changes. Never blocks; no lock,
-    /// allocation or system call but the doorbell, and that only if the sender must know.
+    /// `may_open` false, a record that would start a new batch is refused and nothing changes. `timeout`, in ms, if it has
+    /// less time than others. Never blocks; no lock, allocation or system call but the doorbell, and that only if the
+    /// sender must know.
     #[inline]
     pub fn append(
         &self,
@@ -95,13 +99,14 @@ impl Accumulator {
         timestamp: Option<i64>,
         attach: Attach,
         may_open: bool,
+        timeout: Option<NonZeroU32>,
     ) -> Result<Appended, Refused> {
         let shape = Shape::of(fields);
         let need = longest(shape);
         let timestamp = timestamp.unwrap_or_else(|| self.now());
-        let pending = Pending { fields, shape, need, timestamp, attach, may_open };
+        let pending = Pending { fields, shape, need, timestamp, attach, may_open, timeout };
         if need > self.ordinary {
-            return self.append_alone(partition, fields, timestamp, attach, may_open);
+            return self.append_alone(partition, fields, timestamp, attach, may_open, timeout);
         }
         let mut noted = false;
         loop {
@@ -140,6 +145,16 @@ impl Accumulator {
             let complete = segment.commit(len, wants_delivery);
             if complete || place.sender_must_know(len, partition.leave_at.load(Relaxed)) {
                 self.notify(partition);
+            }
+            if let Some(timeout) = pending.timeout {
+                let (generation, place) = (claim.generation() as u32, claim.count() as u32);
+                self.note_deadline(Deadline {
+                    partition: partition.id,
+                    segment: index,
+                    generation,
+                    index: place,
+                    timeout,
+                });
             }
             return Ok(Appended { delivery });
         }
@@ -351,8 +366,15 @@ impl Accumulator {
         fields: &Fields<'_>,
     ) {
         let shape = Shape::of(fields);
-        let pending =
-            Pending { fields, shape, need: longest(shape), timestamp: 0, attach: Attach::None, may_open: true };
+        let pending = Pending {
+            fields,
+            shape,
+            need: longest(shape),
+            timestamp: 0,
+            attach: Attach::None,
+            may_open: true,
+            timeout: None,
+        };
         assert!(self.install(partition, position, from, base, &pending).is_ok());
     }
 

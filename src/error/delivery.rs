@@ -21,7 +21,7 @@ pub enum Written {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DeliveryErrorKind {
-    /// `delivery.timeout.ms` ran out.
+    /// `delivery.timeout.ms`, or the record's own time, ran out.
     Expired,
     /// The broker refused it, and trying again cannot help or was not allowed.
     Broker(ErrorCode),
@@ -135,10 +135,13 @@ impl DeliveryError {
         use DeliveryErrorKind as Kind;
         match self.kind() {
             Kind::Expired if self.attempts() == 0 => (
-                "not sent within delivery.timeout.ms",
+                "not sent within delivery.timeout.ms or its own limit",
                 "check that the partition's leader can be reached and takes records as fast as they come",
             ),
-            Kind::Expired => ("not acknowledged within delivery.timeout.ms", "check the brokers, or allow more time"),
+            Kind::Expired => (
+                "not acknowledged within delivery.timeout.ms or its own limit",
+                "check the brokers, or allow more time",
+            ),
             Kind::Broker(_) => ("refused by the broker", ""),
             Kind::RequestTimedOut => (
                 "no answer within request.timeout.ms and no retry left",

@@ -172,7 +172,7 @@ impl Script {
         };
         let free = self.accumulator.free();
         let ring = &self.lanes[at].ring;
-        match self.accumulator.append(ring, &fields, Some(record.timestamp), record.attach, may_open) {
+        match self.accumulator.append(ring, &fields, Some(record.timestamp), record.attach, may_open, None) {
             Ok(appended) => {
                 // A record that would have opened a batch was refused; this one did not.
                 assert!(may_open || !self.lanes[at].expected.is_empty());

@@ -161,7 +161,7 @@ fn through_a_ring(records: &[Record], stamp: Stamp) {
         while let Some(record) = records.get(next) {
             let headers = record.headers();
             let attach = if next % 3 == 0 { Attach::Tag(next as u64) } else { Attach::Delivery };
-            match accumulator.append(&partition, &record.fields(&headers), Some(record.timestamp), attach, true) {
+            match accumulator.append(&partition, &record.fields(&headers), Some(record.timestamp), attach, true, None) {
                 Ok(_) => next += 1,
                 Err(refused) => {
                     assert!(refused.is_full() || refused == Refused::TooLarge, "{refused:?}");

@@ -180,7 +180,7 @@ impl World {
         let mut value = format!("{:06}", self.sent.len()).into_bytes();
         value.resize(value.len() + input.of(&[0, 10, 100, 900, 3_000, 20_000]), b'.');
         let fields = Fields { key: None, value: Some(&value), headers: &[] };
-        if let Ok(appended) = self.accumulator.append(&ring, &fields, None, Attach::Delivery, true) {
+        if let Ok(appended) = self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None) {
             let delivery = appended.delivery.unwrap();
             self.sent.push(Record { topic: at, partition, value, delivery });
         }

@@ -156,7 +156,7 @@ impl Topic {
         self.core.check_life().map_err(|_| Refusal::Life)?;
         let partition = self.choose(record)?;
         let accumulator = &self.core.shared.accumulator;
-        let claim = accumulator.claim(partition, value_len, record.key, record.headers, record.timestamp);
+        let claim = accumulator.claim(partition, value_len, record.key, record.headers, record.timestamp());
         claim.map(|claim| Claim::new(self.clone(), claim)).map_err(Refusal::Full)
     }
 
@@ -168,7 +168,7 @@ impl Topic {
     /// The way of a record that finds room: partition, claim, write, commit.
     #[inline]
     pub(super) fn append(&self, record: &Record<'_>, attach: Attach) -> Result<Appended, Refusal> {
-        if record.timestamp.is_some_and(|timestamp| timestamp < 0) {
+        if record.timestamp().is_some_and(|timestamp| timestamp < 0) {
             return Err(Refusal::Timestamp);
         }
         if self.core.origin.is_elsewhere() {
@@ -177,9 +177,9 @@ impl Topic {
         let accumulator = &self.core.shared.accumulator;
         let fields = Fields { key: record.key, value: record.value, headers: record.headers };
         let put = |partition: &Partition, may_open| {
-            accumulator.append(partition, &fields, record.timestamp, attach, may_open)
+            accumulator.append(partition, &fields, record.timestamp(), attach, may_open, record.timeout)
         };
-        if record.partition.is_none() && record.key.is_none() {
+        if record.partition().is_none() && record.key.is_none() {
             return self.append_sticky(put);
         }
         put(self.choose(record)?, true).map_err(Refusal::Full)
@@ -219,7 +219,7 @@ impl Topic {
         if count == 0 {
             return Err(Refusal::NotReady);
         }
-        let index = match (record.partition, record.key) {
+        let index = match (record.partition(), record.key) {
             (Some(partition), _) if partition < 0 || partition as u32 >= count => {
                 return Err(Refusal::NoPartition(partition));
             }
@@ -303,7 +303,7 @@ impl Topic {
     #[cold]
     pub(super) fn error(&self, refusal: &Refusal, record: &Record<'_>) -> SendError {
         if matches!(refusal, Refusal::Timestamp) {
-            return SendError::InvalidTimestamp { timestamp: record.timestamp.unwrap_or(0) };
+            return SendError::InvalidTimestamp { timestamp: record.timestamp().unwrap_or(0) };
         }
         self.error_of(refusal, self.size(record, record.value.map(<[u8]>::len)))
     }

@@ -216,8 +216,10 @@ impl Sender {
                     self.take_hint(id, node, leader);
                 }
             }
+            // What was told is left out first: it is not to be written again.
+            Decision::Split if batch.has_told() => self.cut_out(batch, DeliveryErrorKind::Broker(error), &Vec::new()),
             Decision::Split => self.split(batch),
-            Decision::CutOut => self.cut_out(batch, error, &answer.refused),
+            Decision::CutOut => self.cut_out(batch, DeliveryErrorKind::Broker(error), &answer.refused),
             Decision::OutOfSequence => self.out_of_sequence(batch),
             Decision::Fail if error == ErrorCode::MESSAGE_TOO_LARGE => self.fail(batch, DeliveryErrorKind::TooLarge),
             Decision::Fail if error == ErrorCode::UNSUPPORTED_VERSION => {

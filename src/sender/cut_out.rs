@@ -8,7 +8,6 @@ use super::Sender;
 use super::in_flight::{Batch, Part, Piece, Run};
 use crate::completion::Outcome;
 use crate::error::DeliveryErrorKind;
-use crate::wire::error_code::ErrorCode;
 
 /// The records at fault, as an answer lists them: place in the batch, and the broker's words.
 pub type Refused = Vec<(i32, Option<String>)>;
@@ -27,19 +26,28 @@ struct Cut<'a> {
 }
 
 impl Sender {
-    /// Ends the `refused` records (tidy, at least one) of a batch that is not in flight with `error`, and queues the
-    /// others. An idempotent batch's numbers are lost thereby, and all that is not acknowledged is stamped again once
-    /// nothing is in flight. Unless an earlier copy of the batch may be in the log: then the others keep the batch's first
-    /// numbers and leave alone. They are accepted if it is not there, and out of order if it is.
-    pub(super) fn cut_out(&mut self, mut batch: Batch, error: ErrorCode, refused: &Refused) {
+    /// Ends the `refused` records (tidy) of a batch that is not in flight, leaves out those that were told already, and
+    /// queues the others. An idempotent batch's numbers are lost thereby, and all that is not acknowledged is stamped again
+    /// once nothing is in flight. Unless an earlier copy of the batch may be in the log: then the others keep the batch's
+    /// first numbers and leave alone. They are accepted if it is not there, and out of order if it is.
+    pub(super) fn cut_out(&mut self, batch: Batch, kind: DeliveryErrorKind, refused: &Refused) {
+        let id = batch.partition as usize;
+        if let Some(rest) = self.without(batch, kind, refused) {
+            self.partitions[id].requeue(rest);
+        }
+    }
+
+    /// The same, and returns the others, to be queued in the batch's place.
+    pub(super) fn without(&mut self, mut batch: Batch, kind: DeliveryErrorKind, refused: &Refused) -> Option<Batch> {
         if batch.told {
-            return self.drop_told(batch);
+            self.drop_told(batch);
+            return None;
         }
         if self.is_stored(&batch) {
             // As a whole: brokers look at records before they look for duplicates.
-            return self.delivered_before(batch);
+            self.delivered_before(batch);
+            return None;
         }
-        let kind = DeliveryErrorKind::Broker(error);
         let id = batch.partition as usize;
         if batch.stamp.is_some() && self.partitions[id].gap.is_some_and(|gap| gap < batch.number) {
             // Sent only to find out, and nothing is accepted behind a gap.
@@ -54,6 +62,12 @@ impl Sender {
         for part in std::mem::take(&mut batch.parts) {
             let mut cuts: Vec<Cut<'_>> = Vec::new();
             let (run, mut at) = (part.run, 0);
+            if part.told {
+                nth += run.count as i32;
+                while next.next_if(|(place, _)| *place < nth).is_some() {}
+                bad.push((part, None));
+                continue;
+            }
             for index in 0..run.count {
                 let len = self.record_len(run.offset + at as usize, run.len - at);
                 let named = next.next_if(|(place, _)| *place == nth).map(|(_, words)| words.as_deref());
@@ -73,7 +87,7 @@ impl Sender {
             }
             self.deal(part, cuts, &mut rest, &mut bad);
         }
-        if rest.count == 0 || !unclear || walking {
+        if batch.stamp.is_some() && (rest.count == 0 || !unclear || walking) {
             self.lose_numbers(&batch);
         }
         let last_error = batch.last_error.clone();
@@ -87,20 +101,21 @@ impl Sender {
             self.resolve(failed, &Outcome::Failed(error));
         }
         if rest.count == 0 {
-            return;
+            return None;
         }
         let mut rest = batch.of_piece(rest);
         match rest.stamp {
             Some(_) if walking => {
                 let error = self.error(&rest, kind);
-                return self.resolve(rest, &Outcome::Failed(error));
+                self.resolve(rest, &Outcome::Failed(error));
+                return None;
             }
             Some(_) if unclear => {
                 (rest.possibly_written, rest.doubtful, rest.shortened) = (false, true, true);
             }
             _ => (rest.stamp, rest.shortened) = (None, false),
         }
-        self.partitions[id].requeue(rest);
+        Some(rest)
     }
 
     /// Deals `part` out: what stays to `rest`, what was refused to `bad`.
@@ -117,7 +132,7 @@ impl Sender {
                 self.renumber(&mut run, rest.count, rest);
                 rest.count += run.count;
             }
-            let part = Part { run, completion: completion.take(), deliveries: part.deliveries };
+            let part = Part { run, completion: completion.take(), deliveries: part.deliveries, told: false };
             match refused {
                 Some(words) => bad.push((part, words)),
                 None => rest.parts.push(part),

@@ -155,10 +155,12 @@ impl Sender {
         let enough = if partition.unacked > 0 { GROW_TO.max(self.config.batch_size) } else { self.config.batch_size };
         let enough = u64::from(enough.min(partition.ring.limit.load(Ordering::Relaxed) / 2));
         let due = partition.seen.first().unwrap_or(now) + self.config.linger;
+        let head = self.drain.head_position(id);
+        let due = partition.hurry.filter(|(_, mark)| *mark > head).map_or(due, |(at, _)| due.min(at));
         let at_once = complete
             || bytes >= enough
             || now >= due
-            || partition.flush_to > self.drain.head_position(id)
+            || partition.flush_to > head
             || self.closing.is_some()
             || self.shared.accumulator.under_pressure();
         if at_once { Verdict::Now } else { Verdict::At(due) }
@@ -310,6 +312,7 @@ impl Sender {
                 },
                 completion: Some(segment.completion),
                 deliveries: segment.deliveries,
+                told: false,
             });
         }
         let now = self.now.monotonic;
@@ -431,7 +434,7 @@ impl Sender {
     fn book_in_flight(&mut self, batch: &mut Batch, lane: ConnectionId) {
         let id = batch.partition;
         batch.on_lane = true;
-        self.shared.tally.left(batch.count);
+        self.shared.tally.left(batch.live());
         let partition = &mut self.partitions[id as usize];
         batch.node = partition.leader;
         partition.unacked += 1;
@@ -450,8 +453,8 @@ impl Sender {
 
     /// An answer or a loss: the batch is no longer in flight.
     pub(super) fn book_out(&mut self, batch: &mut Batch) {
-        if std::mem::take(&mut batch.on_lane) && !batch.told {
-            self.shared.tally.came_back(batch.count);
+        if std::mem::take(&mut batch.on_lane) {
+            self.shared.tally.came_back(batch.live());
         }
         let partition = &mut self.partitions[batch.partition as usize];
         partition.unacked = partition.unacked.saturating_sub(1);

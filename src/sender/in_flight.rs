@@ -39,6 +39,9 @@ pub struct Part {
     pub completion: Option<CompletionRef>,
     /// How many Deliveries the segment's completion has.
     pub deliveries: u32,
+    /// Its results were told, and the batch goes on with its bytes: somebody may be reading them, so they are not to be
+    /// written again.
+    pub told: bool,
 }
 
 impl Drop for Part {
@@ -153,6 +156,16 @@ impl Batch {
         }
     }
 
+    /// How many of its records have no result yet.
+    pub fn live(&self) -> u32 {
+        if self.told { 0 } else { self.parts.iter().filter(|part| !part.told).map(|part| part.run.count).sum() }
+    }
+
+    /// Some of its records were told before the others.
+    pub fn has_told(&self) -> bool {
+        self.parts.iter().any(|part| part.told)
+    }
+
     /// Whether its records may be in the log, now or later, for all that is known.
     pub fn may_be_written(&self) -> bool {
         self.possibly_written || self.doubtful || self.astray
@@ -214,6 +227,8 @@ pub struct PartitionState {
     pub retry_at: Duration,
     /// Everything below this ring position is to leave without linger.
     pub flush_to: u64,
+    /// What is below this ring position lingers no longer than to this time.
+    pub hurry: Option<(Duration, u64)>,
     /// It stands in its leader's list of partitions to be served.
     pub listed: bool,
     /// It stands in the sender's list of partitions with something in the ring.
@@ -276,6 +291,7 @@ impl PartitionState {
             failures: 0,
             retry_at: Duration::ZERO,
             flush_to: 0,
+            hurry: None,
             listed: false,
             active: false,
             expires: None,
@@ -309,7 +325,7 @@ impl PartitionState {
 
     /// A close gives this batch up.
     pub fn leave_behind(&mut self, batch: &Batch) {
-        let records = u64::from(batch.count);
+        let records = u64::from(batch.live());
         self.left_behind.0 += records;
         self.left_behind.1 += if batch.may_be_written() { records } else { 0 };
     }

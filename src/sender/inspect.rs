@@ -13,7 +13,7 @@ use crate::accumulator::Partition;
 impl Sender {
     /// Records without a result that lie in queues, and in windows, counted there.
     pub fn held(&self) -> (u64, u64) {
-        let count = |batch: &Batch| if batch.told { 0 } else { u64::from(batch.count) };
+        let count = |batch: &Batch| u64::from(batch.live());
         let queued = self.partitions.iter().flat_map(|partition| &partition.queue).map(count).sum();
         let requests = self.connections.values().flat_map(|connection| &connection.unanswered);
         let produced = requests.filter_map(|request| match &request.asked {

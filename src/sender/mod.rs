@@ -2,7 +2,8 @@
 //!
 //! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
-//! or gives up, `split` sends in parts, `cut_out` without the records at fault, `hint` follows leaders that brokers name,
+//! or gives up, `split` sends in parts, `cut_out` without the records at fault, `deadline` ends records before others of
+//! their batch, `hint` follows leaders that brokers name,
 //! `control` keeps metadata and the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `shutdown` ends
 //! it all.
 
@@ -11,6 +12,7 @@ mod backoff;
 mod connection;
 mod control;
 mod cut_out;
+mod deadline;
 mod drain;
 mod endpoint;
 mod hint;
@@ -48,6 +50,7 @@ use backoff::Backoff;
 use backoff::Random;
 use connection::Connection;
 use control::Control;
+use deadline::Deadlines;
 use endpoint::Endpoint;
 use idempotence::Identity;
 use in_flight::{Batch, Part, PartitionState};
@@ -105,6 +108,8 @@ pub struct Sender {
     active: Vec<u32>,
     /// Records sent with acks=0 of which the kernel has all bytes; good unless the connection turns out dead.
     unconfirmed: Vec<ack::Unconfirmed>,
+    /// Records that have less time than others.
+    deadlines: Deadlines,
     /// Segments whose records belong to several batches.
     split_segments: HashMap<u32, SplitSegment>,
     outbox: OutboxTail,
@@ -175,6 +180,7 @@ impl Sender {
             identity,
             active: Vec::new(),
             unconfirmed: Vec::new(),
+            deadlines: Deadlines::default(),
             split_segments: HashMap::new(),
             outbox: OutboxTail::default(),
             flushes: Vec::new(),
@@ -206,6 +212,7 @@ impl Sender {
         while let Some(command) = self.shared.commands.pop() {
             self.handle_command(command);
         }
+        self.hear_deadlines();
         let mut ready = std::mem::take(&mut self.ready);
         self.drain.visit_ready(&mut ready);
         for id in ready.drain(..) {
@@ -251,6 +258,7 @@ impl Sender {
                         self.consider(id);
                     }
                 }
+                Timer::Deadlines => self.expire_records(),
                 Timer::Close => self.step_closing(),
                 Timer::Pressure => self.relief_armed.fired(now.monotonic),
                 Timer::Waiters => self.nudge_waiters(),

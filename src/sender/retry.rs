@@ -85,11 +85,12 @@ impl Sender {
 
     /// Tells whoever waits for the batch's records, once.
     pub(super) fn tell(&mut self, batch: &mut Batch, outcome: &Outcome) {
+        let live = batch.live();
         if std::mem::replace(&mut batch.told, true) {
             return;
         }
         // First, so that whoever hears of it finds it counted.
-        self.shared.tally.ended(batch.count, batch.on_lane, outcome);
+        self.shared.tally.ended(live, batch.on_lane, outcome);
         let place = self.partitions[batch.partition as usize].ring.place.clone();
         let mut before = 0;
         for part in &mut batch.parts {
@@ -101,6 +102,9 @@ impl Sender {
                 failed => failed.clone(),
             };
             before += i64::from(part.run.count);
+            if part.told {
+                continue;
+            }
             let run = part.run;
             let outbox = self.shared.outbox.get();
             // Into the sink first: whoever hears of the failure may rely on that.

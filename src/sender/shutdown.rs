@@ -262,7 +262,7 @@ impl Sender {
         }
     }
 
-    fn produced(&mut self, lane: ConnectionId, request: usize) -> Option<&mut Vec<Option<Batch>>> {
+    pub(super) fn produced(&mut self, lane: ConnectionId, request: usize) -> Option<&mut Vec<Option<Batch>>> {
         match &mut self.connections.get_mut(&lane)?.unanswered.get_mut(request)?.asked {
             Asked::Produce { batches, .. } => Some(batches),
             _ => None,

@@ -123,7 +123,12 @@ impl Sender {
             let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
             piece.bytes -= cut.len;
             self.renumber(&mut cut, before, piece);
-            piece.parts.push(Part { run: cut, completion: completion.take(), deliveries: part.deliveries });
+            piece.parts.push(Part {
+                run: cut,
+                completion: completion.take(),
+                deliveries: part.deliveries,
+                told: false,
+            });
         }
     }
 

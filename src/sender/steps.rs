@@ -22,6 +22,10 @@ pub enum Step {
     ToldComesBack,
     /// A doubtful batch is given up.
     DoubtfulGivenUp,
+    /// A record's own time is over, and its batch goes on with it.
+    ToldAlone,
+    /// A record's own time is over, and it is taken out of its batch.
+    TakenOut,
 }
 
 /// How often each transition was taken on this thread.
@@ -32,7 +36,7 @@ pub struct Taken {
     /// By decision.
     pub decision: [u64; 6],
     /// By step.
-    pub step: [u64; 8],
+    pub step: [u64; 10],
 }
 
 #[cfg(feature = "testing")]

@@ -19,6 +19,8 @@ pub enum Timer {
     Node(i32),
     /// The control connection's backoff, or metadata that is due.
     Control,
+    /// A record's own time is over.
+    Deadlines,
     /// `close` has waited long enough.
     Close,
     /// Callers wait for room: what is open leaves.

@@ -31,6 +31,7 @@ impl std::fmt::Debug for TopicShared {
     }
 }
 
+#[inline]
 fn place(index: u32) -> (usize, usize) {
     let one_based = index + 1;
     let chunk = one_based.ilog2();

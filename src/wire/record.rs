@@ -32,6 +32,7 @@ pub struct Shape {
     payload: usize,
 }
 
+#[inline(always)]
 fn bytes_len(bytes: Option<usize>) -> usize {
     bytes.map_or(1, |len| signed_len(len as i64) + len)
 }

@@ -63,7 +63,7 @@ fn write(accumulator: &Arc<Accumulator>, partitions: &[Arc<Partition>], writer: 
                         why
                     })
                 }
-                None => accumulator.append(partition, &value(&bytes), None, attach, true),
+                None => accumulator.append(partition, &value(&bytes), None, attach, true, None),
             };
             match done {
                 Err(refused) if refused.is_full() => None,

@@ -14,6 +14,7 @@ mod interplay;
 mod limits;
 mod linger;
 mod metadata;
+mod own_limit;
 mod poison;
 mod properties;
 mod refusals;

@@ -239,7 +239,7 @@ impl Stage {
     pub fn send(&mut self, topic: &TopicShared, partition: u32) -> Delivery {
         let ring = topic.partition(partition).unwrap().clone();
         let fields = Fields { key: None, value: Some(b"value"), headers: &[] };
-        self.accumulator.append(&ring, &fields, None, Attach::Delivery, true).unwrap().delivery.unwrap()
+        self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None).unwrap().delivery.unwrap()
     }
 
     /// How many requests of this API came since `since`.

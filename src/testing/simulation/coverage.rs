@@ -58,6 +58,7 @@ sights! {
     ClaimDropped "caller: a claim dropped",
     ClaimKept "caller: a claim kept open for a while",
     DeliveryDropped "caller: a delivery dropped",
+    OwnLimit "caller: a record with a limit of its own",
     Flush "caller: flush",
     CloseEarly "caller: close with records outstanding",
     Delivered "outcome: delivered, with an offset",
@@ -89,7 +90,7 @@ const MEANT: [[bool; 4]; 5] = [
     [false; 4],
 ];
 const DECISIONS: [&str; 6] = ["Delivered", "Retry", "Split", "CutOut", "OutOfSequence", "Fail"];
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 10] = [
     "search for what is stored",
     "search goes further back",
     "search in vain",
@@ -98,6 +99,8 @@ const STEPS: [&str; 8] = [
     "new producer id",
     "told batch comes back",
     "doubtful batch given up",
+    "record told before its batch",
+    "record taken out of its batch in time",
 ];
 const IDENTITY: [&str; 4] = ["Off", "Wanted", "Asked", "Known"];
 const IDENTITY_MOVES: [(usize, usize); 4] = [(1, 2), (2, 1), (2, 3), (3, 1)];

@@ -38,6 +38,8 @@ pub struct Record {
     /// When it was accepted, and its place in the order of all that were.
     pub accepted: Duration,
     pub order: u32,
+    /// How long it may take.
+    pub timeout: Duration,
     /// A broker must refuse it by itself.
     pub bad: bool,
     pub told: Told,
@@ -133,9 +135,15 @@ impl Ledger {
     /// A record that will be offered; its number.
     pub fn offer(&mut self, place: Place, len: u32, bad: bool) -> u32 {
         let told = Told::Nothing;
-        let (accepted, order) = (Duration::ZERO, u32::MAX);
-        self.records.push(Record { place, len, accepted, order, bad, told, doubts: 0, sent: false, codes: 0 });
+        let (accepted, order, timeout) = (Duration::ZERO, u32::MAX, self.timeout);
+        self.records.push(Record { place, len, accepted, order, timeout, bad, told, doubts: 0, sent: false, codes: 0 });
         self.records.len() as u32 - 1
+    }
+
+    /// It has less time than others.
+    pub fn limit(&mut self, id: u32, timeout: Duration) {
+        let record = &mut self.records[id as usize];
+        record.timeout = record.timeout.min(timeout);
     }
 
     /// It was not accepted.
@@ -175,6 +183,13 @@ impl Ledger {
     pub fn oldest(&self, place: Place) -> Option<u32> {
         let of_place = self.pending.iter().map(|(id, _)| &self.records[*id as usize]).filter(|r| r.place == place);
         of_place.map(|record| record.order).min()
+    }
+
+    /// The oldest record of a place that may still be sent: without an outcome, or told before its batch was done.
+    pub fn oldest_on_its_way(&self, place: Place) -> Option<u32> {
+        let told = |record: &&Record| record.told == Told::PossiblyWritten && record.doubts > 0;
+        let told = self.records.iter().filter(|record| record.place == place).filter(told);
+        told.map(|record| record.order).chain(self.oldest(place)).min()
     }
 
     /// A request is handed to the network: its records are read where they lie.
@@ -297,8 +312,8 @@ impl Ledger {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|(id, delivery)| match delivery.try_result() {
             None => {
-                let accepted = self.records[*id as usize].accepted;
-                let late = now > accepted + self.timeout + SLACK;
+                let Record { accepted, timeout, .. } = self.records[*id as usize];
+                let late = now > accepted + timeout + SLACK;
                 assert!(!late, "record {id}, accepted at {accepted:?}, has no outcome at {now:?}");
                 true
             }
@@ -327,7 +342,7 @@ impl Ledger {
         let right = match error.kind() {
             DeliveryErrorKind::Expired => {
                 self.outcomes[4] += 1;
-                error.waited() >= self.timeout
+                error.waited() >= record.timeout
             }
             DeliveryErrorKind::Broker(code) => {
                 // What is doubtful is given up for what was said of others.

@@ -40,6 +40,8 @@ pub struct Plan {
     pub forgetful: bool,
     pub recreates: bool,
     pub close_early: bool,
+    /// Records with a limit of their own, in thousandths.
+    pub limits: u64,
 }
 
 /// Weights of what happens between two looks of the run.
@@ -191,6 +193,7 @@ impl Plan {
             forgetful: dice.chance(70),
             recreates: dice.chance(80),
             close_early: dice.chance(200),
+            limits: dice.swarm(300),
         }
     }
 

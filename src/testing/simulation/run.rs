@@ -1,5 +1,6 @@
 //! A seed's life: callers at work in bad weather, the healing, and what must hold then.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,9 +255,22 @@ impl Run {
         let (id, len, bad) = self.offer(place);
         let keyed = (self.plan.compacted && !bad) || (!self.plan.compacted && id % 3 == 0);
         let fields = Fields { key: keyed.then_some(b"key"), value: Some(&self.value), headers: &[] };
-        match self.world.accumulator.append(ring, &fields, None, Attach::Delivery, true) {
+        let limits = self.plan.limits;
+        let limit = (limits > 0 && self.dice.chance(limits)).then(|| self.dice.of(&[1, 2, 5, 20, 60, 200, 100_000]));
+        match self.world.accumulator.append(
+            ring,
+            &fields,
+            None,
+            Attach::Delivery,
+            true,
+            limit.and_then(NonZeroU32::new),
+        ) {
             Ok(appended) => {
                 self.world.note_accepted();
+                if let Some(limit) = limit {
+                    self.saw(Sight::OwnLimit);
+                    self.ledger().limit(id, limit * MS);
+                }
                 let large = len > self.plan.batch_size;
                 self.saw(if large { Sight::LargeRecord } else { Sight::SmallRecord });
                 self.accept(id, appended.delivery);
@@ -439,7 +453,7 @@ impl Run {
     fn begin_forgetting(&mut self, topics: std::ops::Range<usize>, by_id: bool) {
         for place in topics.start * PARTITIONS_MAX..topics.end * PARTITIONS_MAX {
             let next = self.ledger().next_order();
-            let from = self.ledger().oldest(place).unwrap_or(next);
+            let from = self.ledger().oldest_on_its_way(place).unwrap_or(next);
             self.forgotten.push(Forgotten { place, from, to: None, by_id });
         }
     }
@@ -508,7 +522,8 @@ impl Run {
                 let id = self.ledger().offer(place, 8, false);
                 value(id, 8, &mut self.value);
                 let fields = Fields { key: Some(b"key"), value: Some(&self.value), headers: &[] };
-                let appended = self.world.accumulator.append(&ring, &fields, None, Attach::Delivery, true).unwrap();
+                let appended =
+                    self.world.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None).unwrap();
                 self.world.note_accepted();
                 let now = self.world.now;
                 self.ledger().accept(id, now, appended.delivery);

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,6 +205,22 @@ impl World {
         self.append(topic, partition, &Fields { key: None, value: Some(value), headers: &[] }, None)
     }
 
+    /// Appends a record that has less time than others; `None` when there is no room now.
+    pub fn send_within(
+        &mut self,
+        topic: &TopicShared,
+        partition: u32,
+        value: &[u8],
+        timeout: Duration,
+    ) -> Option<Delivery> {
+        let ring = topic.partition(partition)?.clone();
+        let fields = Fields { key: None, value: Some(value), headers: &[] };
+        let timeout = NonZeroU32::new(timeout.as_millis() as u32);
+        let appended = self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, timeout).ok()?;
+        self.accepted += 1;
+        appended.delivery
+    }
+
     /// Appends a record with any key and, if given, its own timestamp; `None` when there is no room now.
     pub fn append(
         &mut self,
@@ -213,7 +230,7 @@ impl World {
         timestamp: Option<i64>,
     ) -> Option<Delivery> {
         let ring = topic.partition(partition)?.clone();
-        match self.accumulator.append(&ring, fields, timestamp, Attach::Delivery, true) {
+        match self.accumulator.append(&ring, fields, timestamp, Attach::Delivery, true, None) {
             Ok(appended) => {
                 self.accepted += 1;
                 appended.delivery

@@ -1,0 +1,55 @@
+//! Records that have less time than `delivery.timeout.ms`: which they are, told to the sender. A record without a limit
+//! of its own costs nothing here; one with it an entry in a queue, which allocates once per some thirty.
+
+use std::num::NonZeroU32;
+
+use super::{Accumulator, Drain, Partition, word::Slot};
+use crate::sync::Acquire;
+
+/// A record with a limit of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Deadline {
+    /// Of its partition.
+    pub partition: u32,
+    /// Where it lies.
+    pub segment: u32,
+    /// Of the segment: another one, and the record is done.
+    pub generation: u32,
+    /// Its place in the segment.
+    pub index: u32,
+    /// How long it may take, ms.
+    pub timeout: NonZeroU32,
+}
+
+impl Accumulator {
+    /// Tells the sender of an accepted record's limit.
+    #[cold]
+    pub(super) fn note_deadline(&self, deadline: Deadline) {
+        self.deadlines.push(deadline);
+        self.doorbell.ring();
+    }
+}
+
+impl Drain {
+    /// The next record with a limit of its own that was accepted.
+    pub fn next_deadline(&self) -> Option<Deadline> {
+        self.accumulator().deadlines.pop()
+    }
+
+    /// The record's memory was not used for anything else since: it may not be done yet.
+    pub fn may_be_held(&self, deadline: &Deadline) -> bool {
+        let claim = self.accumulator().pool.header(deadline.segment).claim();
+        claim.generation() == u64::from(deadline.generation)
+    }
+
+    /// The record was not drained yet.
+    pub fn is_in_ring(&self, partition: &Partition, deadline: &Deadline) -> bool {
+        let of = |slot: &crate::sync::AtomicU64| Slot(slot.load(Acquire));
+        let here = |word: Slot| {
+            word.is_installed()
+                && word.segment() == deadline.segment
+                && word.generation() == u64::from(deadline.generation)
+        };
+        partition.slots.iter().map(of).any(here)
+    }
+}
