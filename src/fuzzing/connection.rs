@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -150,8 +151,11 @@ impl World {
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.u8() % 20 {
-            0..=2 => self.send(input),
+        let step = input.u8();
+        // Some records have less time than the others.
+        let limit = NonZeroU32::new([0, 0, 0, 5, 0, 0, 30, 0, 0, 150, 0, 0, 700][usize::from(step / 20)]);
+        match step % 20 {
+            0..=2 => self.send(input, limit),
             3 => self.advance(input.of(&[1, 5, 20, 60, 120, 260, 700]) * MS),
             4 | 5 => self.go_well(1 + input.below(8)),
             6 => self.connect(input),
@@ -170,7 +174,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, input: &mut Input<'_>) {
+    fn send(&mut self, input: &mut Input<'_>, limit: Option<NonZeroU32>) {
         let at = input.below(2);
         let topic = self.shared.topic(TOPICS[at]);
         let partition = input.below(4) as u32;
@@ -180,7 +184,7 @@ impl World {
         let mut value = format!("{:06}", self.sent.len()).into_bytes();
         value.resize(value.len() + input.of(&[0, 10, 100, 900, 3_000, 20_000]), b'.');
         let fields = Fields { key: None, value: Some(&value), headers: &[] };
-        if let Ok(appended) = self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None) {
+        if let Ok(appended) = self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, limit) {
             let delivery = appended.delivery.unwrap();
             self.sent.push(Record { topic: at, partition, value, delivery });
         }
