@@ -90,6 +90,8 @@ struct Head {
     partition: Arc<Partition>,
     /// The next position to drain.
     position: u64,
+    /// The ring is full; the batch at its end is to go on no further.
+    end_next: bool,
 }
 
 /// The sender's half of an accumulator.
@@ -126,7 +128,7 @@ impl Drain {
         let Accumulator { slots, batch_size, max_request_size, .. } = *self.accumulator;
         let limit = u32::try_from(max_request_size).unwrap_or(u32::MAX);
         let partition = Arc::new(Partition::new(self.heads.len() as u32, place, slots, limit, batch_size));
-        self.heads.push(Head { partition: partition.clone(), position: slots as u64 });
+        self.heads.push(Head { partition: partition.clone(), position: slots as u64, end_next: false });
         partition
     }
 
@@ -156,7 +158,7 @@ impl Drain {
 
     /// What waits at the partition's head. Chains that were closed without a record do not count: `drain` skips them.
     pub fn peek(&self, id: u32) -> Peek {
-        let Head { partition, position } = &self.heads[id as usize];
+        let Head { partition, position, .. } = &self.heads[id as usize];
         let mut head = *position;
         loop {
             let (mut peek, behind) = self.peek_chain(partition, head);
@@ -222,7 +224,7 @@ impl Drain {
 
     /// Collects the head chain's segments. False: it may not leave.
     fn walk(&self, id: u32, leave: Leave, chain: &mut Vec<u32>) -> bool {
-        let Head { partition, position: head } = &self.heads[id as usize];
+        let Head { partition, position: head, .. } = &self.heads[id as usize];
         loop {
             let position = head + chain.len() as u64;
             let slot = partition.slot(position);
@@ -274,7 +276,7 @@ impl Drain {
     /// Takes the walked segments out of the ring.
     fn take(&mut self, id: u32, walked: &[u32]) -> Chain {
         let accumulator = &self.accumulator;
-        let Head { partition, position } = &mut self.heads[id as usize];
+        let Head { partition, position, end_next } = &mut self.heads[id as usize];
         let mut chain = Chain {
             segments: self.spare.pop().unwrap_or_default(),
             first_position: *position,
@@ -288,8 +290,10 @@ impl Drain {
             let count = header.claim().count() as u32;
             // A plain store: nobody else changes an installed slot. Release: whoever reads it also sees that the chain's
             // end was settled before.
-            let empty = Slot::empty(*position + partition.slots.len() as u64);
-            partition.slot(*position).store(empty.0, order("free_slot", Release));
+            let next = *position + partition.slots.len() as u64;
+            // In a full ring, the first of these is what the batch at its end would go on with.
+            let free = if std::mem::take(end_next) { Slot::ended(next) } else { Slot::empty(next) };
+            partition.slot(*position).store(free.0, order("free_slot", Release));
             *position += 1;
             if count == 0 {
                 header.completion().put_unused();
@@ -353,6 +357,27 @@ impl Drain {
         self.heads[id as usize].position
     }
 
+    /// Ends the batch that writers are at: what they append from now on starts another one. Nothing leaves.
+    pub fn end_batch(&mut self, id: u32) {
+        let Head { partition, end_next, .. } = &mut self.heads[id as usize];
+        loop {
+            match self.accumulator.look(partition) {
+                Look::Open { segment, .. } => drop(seal_last(segment, segment.base().index == 0)),
+                Look::Next { position, from, base: Some(_) } => {
+                    // Relaxed: as in `walk`.
+                    let ended = Slot::ended(position).0;
+                    if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_err() {
+                        continue;
+                    }
+                }
+                // There is no slot yet to end it at.
+                Look::Full => *end_next = true,
+                Look::Next { base: None, .. } | Look::Closed => {}
+            }
+            return;
+        }
+    }
+
     /// True: nothing can be appended any more; what was accepted is in the ring. False: the ring is full; drain, then
     /// try again.
     pub fn close_partition(&mut self, id: u32) -> bool {
@@ -385,7 +410,7 @@ impl Drain {
 
     /// Everything accepted by a closed partition has been drained.
     pub fn is_drained(&self, id: u32) -> bool {
-        let Head { partition, position } = &self.heads[id as usize];
+        let Head { partition, position, .. } = &self.heads[id as usize];
         partition.slot(*position).load(Acquire) == Slot::closed(*position).0
     }
 }

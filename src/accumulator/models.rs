@@ -215,6 +215,26 @@ fn continue_or_end() {
     });
 }
 
+/// A full ring whose last batch would go on: the sender ends it where there is no slot yet, while a writer comes for one.
+#[test]
+fn an_old_batch_ends_in_a_full_ring() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 3, SMALLEST);
+        room.set_busy(true);
+        room.append(0, 30);
+        room.drain.end_batch(0);
+        room.append(0, 31);
+        let writers = [room.writer(0, &[10, 11])];
+        room.drain.end_batch(0);
+        let mut out = Out::default();
+        out.take(&mut room, 0, Leave::Complete);
+        join(writers);
+        out.take(&mut room, 0, Leave::Now);
+        out.check(&room);
+        assert_eq!(room.free(), 3, "no segment leaked");
+    });
+}
+
 /// A chain with room for the one writer's record and not for the other's.
 fn short_chain(segments: usize) -> (Room, [thread::JoinHandle<()>; 2]) {
     let room = Room::new(1, 2 * SLOTS, segments, SMALLEST + 2);

@@ -307,6 +307,41 @@ fn one_stuck_partition_can_use_the_memory() {
     }
 }
 
+/// Whatever writers are at, what they append after it was ended starts another batch; also in a full ring, as soon as
+/// there is a slot.
+#[test]
+fn an_ended_batch_takes_no_more() {
+    let config = AccumulatorConfig { slots: 4, ..AccumulatorConfig::default() };
+    let (accumulator, mut drain, partition) = new(config);
+    partition.busy.store(true, Relaxed);
+    drain.end_batch(0);
+    append(&accumulator, &partition, b"a").unwrap();
+    drain.end_batch(0);
+    drain.end_batch(0);
+    append(&accumulator, &partition, b"b").unwrap();
+    // The segment is full, and what goes on with it is not there yet.
+    partition.limit.store(5_000, Relaxed);
+    while partition.tail.load(Relaxed) < 6 {
+        append(&accumulator, &partition, &[7; 300]).unwrap();
+    }
+    let refused = loop {
+        match append(&accumulator, &partition, &[8; 200]) {
+            Ok(_) => {}
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, Refused::RingFull);
+    drain.end_batch(0);
+    let first = drain.drain(0, Leave::Complete).unwrap();
+    assert_eq!(read_chain(&accumulator, &first).len(), 1);
+    settle(&mut drain, first, &partition.place);
+    append(&accumulator, &partition, b"c").unwrap();
+    let batches = drain_all(&mut drain, 0);
+    let last = batches.last().unwrap();
+    assert_eq!((last.len(), last[0].value.as_deref()), (1, Some(&b"c"[..])), "{batches:?}");
+    assert_eq!(accumulator.free(), 32 << 20);
+}
+
 /// A segment was installed for a record that did not come, then the limit sank: the next writer seals it without a
 /// record. What follows must be seen.
 #[test]
@@ -509,7 +544,7 @@ fn a_stopped_clock_is_not_believed() {
 /// The sender is woken when many records needed the system's clock, and not for a few.
 #[test]
 fn who_needs_the_clock_often_wakes_the_sender() {
-    let (accumulator, _drain, partition) = new(AccumulatorConfig::default());
+    let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
     accumulator.stop_clock();
     // From now on the sender is told of the partition: full segments ring no more.
     append(&accumulator, &partition, b"opens a batch").unwrap();
@@ -525,6 +560,7 @@ fn who_needs_the_clock_often_wakes_the_sender() {
     assert!(!rung(60));
     assert!(rung(10));
     assert!(!rung(50), "once");
+    drain_all(&mut drain, 0);
 }
 
 #[test]

@@ -48,6 +48,9 @@ impl Sender {
         let peek = self.drain.peek(id);
         let partition = &mut self.partitions[id as usize];
         if peek.any {
+            if partition.seen.first().is_none() {
+                partition.begun = now;
+            }
             partition.seen.note(peek.head, peek.newest, now);
             if !partition.active {
                 partition.active = true;
@@ -55,6 +58,9 @@ impl Sender {
             }
         } else {
             partition.seen.clear();
+        }
+        if peek.any {
+            self.end_old_batch(id);
         }
         if self.partitions[id as usize].unacked == 0 && self.partitions[id as usize].sequences.spoiled() {
             self.take_new_epoch(id);
@@ -71,19 +77,38 @@ impl Sender {
         self.arm_expiry(id);
     }
 
+    /// A batch's time counts from its first record. One that cannot leave takes no more for long, so that those who come
+    /// late have theirs as well: seven eighths of `delivery.timeout.ms`, whatever happens.
+    fn end_old_batch(&mut self, id: u32) {
+        let now = self.now.monotonic;
+        let most = self.batch_time();
+        let partition = &mut self.partitions[id as usize];
+        if now >= partition.begun + most {
+            partition.begun = now;
+            self.drain.end_batch(id);
+        }
+    }
+
+    /// How long a batch takes records.
+    fn batch_time(&self) -> Duration {
+        (self.config.delivery_timeout / 8).max(self.config.linger)
+    }
+
     fn arm_partition(&mut self, id: u32, at: Duration) {
         // What is due now and was not resolved by this look will not be by another one at the same time.
         let at = at.max(self.now.monotonic + Duration::from_millis(1));
         self.partitions[id as usize].armed.at(&mut self.timers, at, Timer::Partition(id));
     }
 
-    /// A look when the oldest of its records reaches its delivery timeout.
+    /// A look when the oldest of its records reaches its delivery timeout, or writers have been at a batch for long enough.
     fn arm_expiry(&mut self, id: u32) {
+        let most = self.batch_time();
         let partition = &mut self.partitions[id as usize];
         let timeout = self.config.delivery_timeout;
         let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.seen.first()).min();
-        let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires).min();
-        if let Some(at) = earliest {
+        let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires);
+        let ends = partition.seen.first().map(|_| partition.begun + most);
+        if let Some(at) = earliest.chain(ends).min() {
             let at = at.max(self.now.monotonic + Duration::from_millis(1));
             self.partitions[id as usize].expiry_armed.at(&mut self.timers, at, Timer::Expiry(id));
         }

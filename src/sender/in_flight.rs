@@ -221,6 +221,8 @@ pub struct PartitionState {
     pub next_number: u64,
     /// When what is still in the ring was first seen.
     pub seen: Seen,
+    /// When writers began the batch that they are at, at the earliest.
+    pub begun: Duration,
     /// Failures in a row, for the backoff.
     pub failures: u32,
     /// Nothing is sent before this time.
@@ -288,6 +290,7 @@ impl PartitionState {
             gap: None,
             next_number: 0,
             seen: Seen::default(),
+            begun: Duration::ZERO,
             failures: 0,
             retry_at: Duration::ZERO,
             flush_to: 0,

@@ -220,7 +220,7 @@ fn records(most: u64) -> u64 {
 fn every_record_once() {
     stress(
         records(if cfg!(miri) {
-            300
+            100
         } else if cfg!(debug_assertions) {
             8_000
         } else {
@@ -240,6 +240,7 @@ fn close_in_the_middle() {
     } else {
         100
     } {
-        stress(1_000, 500 + round * 7, round + 1);
+        let records = if cfg!(miri) { 200 } else { 1_000 };
+        stress(records, records / 2 + round * 7, round + 1);
     }
 }

@@ -44,6 +44,34 @@ fn what_waits_ends_when_its_time_is_over_and_not_before() {
     no_memory_leaked(&mut world, free);
 }
 
+/// A trickle of records for a dead broker: who comes late to a batch does not end with those who began it, but has seven
+/// eighths of the time at least.
+#[test]
+fn who_comes_late_has_its_time_as_well() {
+    let mut world = World::new(46, options(1), config().delivery_timeout(800 * MS));
+    let topic = world.topic("t");
+    let free = world.accumulator.free();
+    world.kill_for(0, FOR_EVER);
+    pass(&mut world, SECOND);
+    let mut waiting = Vec::new();
+    for number in 0..300 {
+        waiting.push((world.now, send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO).remove(0)));
+        pass(&mut world, 5 * MS);
+        waiting.retain(|(sent, delivery)| {
+            let Some(outcome) = delivery.try_result() else { return true };
+            assert_eq!(expired(&outcome), Written::No);
+            let took = world.now - *sent;
+            assert!(took >= 700 * MS && took <= 810 * MS, "{took:?}");
+            false
+        });
+    }
+    assert!(waiting.len() < 200, "{} are left", waiting.len());
+    pass(&mut world, SECOND);
+    assert!(waiting.iter().all(|(_, delivery)| delivery.try_result().is_some()));
+    drop(waiting);
+    no_memory_leaked(&mut world, free);
+}
+
 /// The longest delivery timeout there is, almost all of it spent lingering.
 #[test]
 fn the_longest_delivery_timeout_does_not_overflow() {

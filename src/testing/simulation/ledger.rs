@@ -323,14 +323,14 @@ impl Ledger {
                 false
             }
             Some(Err(error)) => {
-                self.failed(*id, &error);
+                self.failed(*id, &error, now);
                 false
             }
         });
         self.pending = pending;
     }
 
-    fn failed(&mut self, id: u32, error: &DeliveryError) {
+    fn failed(&mut self, id: u32, error: &DeliveryError, now: Duration) {
         let record = &mut self.records[id as usize];
         let possibly = error.written() == Written::Possibly;
         self.outcomes[if possibly { 3 } else { 2 }] += 1;
@@ -342,6 +342,9 @@ impl Ledger {
         let right = match error.kind() {
             DeliveryErrorKind::Expired => {
                 self.outcomes[4] += 1;
+                // A batch's time counts from its first record, which is no more than an eighth older.
+                let at_least = if record.timeout < self.timeout { record.timeout } else { self.timeout * 7 / 8 };
+                assert!(now + SLACK >= record.accepted + at_least, "record {id} ends too early, at {now:?}: {error}");
                 error.waited() >= record.timeout
             }
             DeliveryErrorKind::Broker(code) => {
