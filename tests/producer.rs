@@ -36,6 +36,7 @@ over_both_drivers! {
     a_slow_listener_stops_acceptance_not_sending
     close_waits_for_a_listener_far_behind
     keyless_records_leave_a_full_partition
+    keyless_records_find_a_broker_with_room
     callbacks_come_also_after_deliveries
     callbacks_may_not_block
     a_panicking_callback_harms_nobody
@@ -510,6 +511,32 @@ fn keyless_records_leave_a_full_partition(driver: DriverChoice) {
     assert!(broker.log("stuck", 1).len() > 10_000, "{}", broker.log("stuck", 1).len());
     let left = producer.close(Duration::ZERO).unwrap().records();
     settled(&producer, 20_000 - left, left);
+}
+
+/// One of three brokers is stuck and has taken all the memory that it may: a record without key is never refused for its
+/// sake, however many of the partitions are its own.
+fn keyless_records_find_a_broker_with_room(driver: DriverChoice) {
+    let options = BrokerOptions { brokers: 3, ..BrokerOptions::default() };
+    let broker = start(options.on_produce(|context| if context.node == 0 { Fault::HangBefore } else { Fault::None }));
+    broker.create_topic("third", 30);
+    let producer = builder(&broker, driver).buffer_memory(4 << 20).set("max.request.size", "200000").build().unwrap();
+    let topic = producer.topic("third").unwrap();
+    producer.warm_up(&["third"]).unwrap();
+    let leaders = producer.partitions_for("third").unwrap();
+    let value = vec![b'v'; 1000];
+    let mut lost = 0;
+    for partition in leaders.iter().filter(|partition| partition.leader == Some(0)) {
+        while topic.try_send(Record::value(&value).with_partition(partition.partition)).is_ok() {
+            lost += 1;
+        }
+    }
+    assert!(lost > 1000, "{lost}");
+    for number in 0..500 {
+        if let Err(refused) = topic.try_send(Record::value(&value)) {
+            panic!("{number}: {}", refused.error);
+        }
+    }
+    let _ = producer.close(Duration::from_millis(500)).unwrap();
 }
 
 /// A producer without a listener makes no room for callbacks until the first one comes; from then on, for all.

@@ -145,7 +145,8 @@ impl Drain {
             _ => *self.leaders.entry(node).or_insert_with(|| self.accumulator.pool.shares.add_broker()),
         };
         let partition = &self.heads[id as usize].partition;
-        partition.share.store(share, Relaxed);
+        // Who was refused for the old leader's share may be within the new one's.
+        self.made_room |= partition.share.swap(share, Relaxed) != share;
         partition.leader.store(node, Relaxed);
     }
 

@@ -206,7 +206,7 @@ impl Pool {
             if !self.shares.permits(share, units(class)) {
                 continue;
             }
-            if let Some(index) = self.take_class(class, wake) {
+            if let Some(index) = self.twice(|| self.find_class(class, wake)) {
                 self.shares.take(share, units(class));
                 return Some(Run { index, units: units(class) });
             }
@@ -225,23 +225,20 @@ impl Pool {
         if !self.shares.permits(share, wanted) {
             return None;
         }
-        // From runs that are split already, if there are such neighbours.
-        let neighbours = if class > 0 { self.take_adjacent(part, count, wake) } else { None };
-        let index = match neighbours {
-            Some(index) => index,
-            None if class > top => {
-                self.note_missed();
-                self.take_adjacent(part, count, wake)?
+        let find = |wake: &mut bool| {
+            // From runs that are split already, if there are such neighbours.
+            let neighbours = if class > 0 { self.take_adjacent(part, count, wake) } else { None };
+            if neighbours.is_some() || class > top {
+                return neighbours;
             }
-            None => {
-                let index = self.take_class(class, wake)?;
-                if wanted < units(class) {
-                    self.put_range(index + wanted, index + units(class));
-                    *wake |= self.was_missed();
-                }
-                index
+            let index = self.find_class(class, wake)?;
+            if wanted < units(class) {
+                self.put_range(index + wanted, index + units(class));
+                *wake |= self.was_missed();
             }
+            Some(index)
         };
+        let index = self.twice(|| find(wake))?;
         self.shares.take(share, wanted);
         Some(Run { index, units: wanted })
     }
@@ -252,13 +249,14 @@ impl Pool {
         self.shares.put(share, units);
     }
 
-    fn take_class(&self, class: usize, wake: &mut bool) -> Option<u32> {
-        let found = self.find_class(class, wake);
+    /// `find`, and if it finds nothing once more behind a note: what was hidden before and is not seen then finds the note.
+    fn twice(&self, mut find: impl FnMut() -> Option<u32>) -> Option<u32> {
+        let found = find();
         if found.is_some() || mutated("no_second_take") {
             return found;
         }
         self.note_missed();
-        self.find_class(class, wake)
+        find()
     }
 
     fn find_class(&self, class: usize, wake: &mut bool) -> Option<u32> {
@@ -275,7 +273,6 @@ impl Pool {
         None
     }
 
-    /// A take failed. It tries once more after this: what was hidden then and is not seen now finds the note.
     fn note_missed(&self) {
         self.missed.swap(1, order("missed_set", AcqRel));
     }

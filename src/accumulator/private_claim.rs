@@ -109,7 +109,7 @@ impl Accumulator {
         }
         let mut wake = false;
         let run = self.pool.take_bytes(bytes, share, &mut wake);
-        if wake {
+        if wake || (run.is_some() && self.lets_go()) {
             self.made_room();
         }
         let run = run.ok_or(refused)?;

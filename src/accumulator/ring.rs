@@ -349,7 +349,7 @@ impl Accumulator {
         partition.advance(position);
         // Who was refused because we held the last run must look again. Nobody else: one who waits for memory would wake
         // up in vain with each segment of the others.
-        if (partition.changed() && !mutated("no_install_wake")) || wake {
+        if (partition.changed() && !mutated("no_install_wake")) || wake || self.lets_go() {
             self.made_room();
         }
         Ok(())

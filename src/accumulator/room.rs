@@ -97,6 +97,13 @@ impl Accumulator {
         asked / 2 > units && self.pool.shares.is_fair(share, asked)
     }
 
+    /// After a take: true if it made the first ask one that holds nobody up any more, so that those it did must look again.
+    pub(super) fn lets_go(&self) -> bool {
+        let first = self.asks.first.load(Relaxed);
+        let (asked, share) = ((first >> 32) as u32, first as u32);
+        asked > 0 && !self.pool.shares.is_fair(share, asked)
+    }
+
     /// Registers in [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it
     /// sleeps.
     pub fn wait_for_room(&self, slot: &mut Option<u64>, waker: &Waker) {

@@ -8,6 +8,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::sync::Parker;
 
@@ -30,20 +31,31 @@ pub struct Told {
 /// Such a part of the memory is released, while there is more to do, before callers that wait for room are woken.
 const WORTH_A_WAKE: usize = 256;
 
+/// Or so much time has passed.
+const LONG: Duration = Duration::from_millis(1);
+
 /// Starts the thread `ringmail-callbacks`; it ends after the sender's last report.
 pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told: Told) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ringmail-callbacks".to_owned()).spawn(move || {
         let _entered = callback_thread::enter();
-        let (mut free, worth) = (0, shared.accumulator.total() / WORTH_A_WAKE);
+        // Released since callers that wait for room were woken last, bytes, and since when.
+        let (mut free, mut since) = (0, None::<Instant>);
+        let worth = shared.accumulator.total() / WORTH_A_WAKE;
         loop {
             let next = outbox.try_take();
-            if next.is_none() || free >= worth {
-                free = 0;
+            // What comes may be slow: who reads reports is the caller's code.
+            let long = || since.is_some_and(|since| since.elapsed() >= LONG);
+            if next.is_none() || free >= worth || long() {
+                (free, since) = (0, None);
                 shared.accumulator.made_room();
             }
             let report = next.unwrap_or_else(|| outbox.take(&parker, || shared.accumulator.doorbell.ring()));
             match carry_out(&shared, &mut told, report) {
-                Some(released) => free += released,
+                Some(0) => {}
+                Some(released) => {
+                    free += released;
+                    since.get_or_insert_with(Instant::now);
+                }
                 None => break,
             }
         }

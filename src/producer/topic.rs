@@ -27,6 +27,11 @@ pub struct Topic {
     shared: Arc<TopicShared>,
 }
 
+/// A record without key and partition tries the partitions of so many leaders before it waits for room.
+const LEADERS: usize = 4;
+/// No node has this id.
+const NOBODY: i32 = -2;
+
 /// Kafka's rule for topic names.
 pub(super) fn is_valid_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -193,23 +198,50 @@ impl Topic {
             return Err(Refusal::NotReady);
         }
         let current = self.shared.sticky.current().filter(|current| (*current as u32) < count);
+        let mut full = None;
         if let Some(partition) = current.and_then(|current| self.shared.partition(current as u32)) {
             match put(partition, false) {
-                // Its broker may be stuck; another partition may have room.
-                Err(full) if full == Full::WouldOpen || full.is_full() => {}
+                Err(Full::WouldOpen) => {}
+                Err(why) if why.is_full() => full = Some((partition, why)),
                 result => return result.map_err(Refusal::Full),
             }
         }
-        let partition = self.next_sticky(current, count).ok_or(Refusal::NotReady)?;
-        put(partition, true).map_err(Refusal::Full)
+        self.append_elsewhere(current, count, full, put)
+    }
+
+    /// The present partition takes no more, or it is `full`: then its broker may be stuck, and another one have room.
+    #[cold]
+    fn append_elsewhere<'a>(
+        &'a self,
+        mut from: Option<i32>,
+        count: u32,
+        mut full: Option<(&'a Arc<Partition>, Full)>,
+        put: impl Fn(&Partition, bool) -> Result<Appended, Full>,
+    ) -> Result<Appended, Refusal> {
+        // Leaders that have no memory left; a ring that is full says nothing of others.
+        let mut stuck = [NOBODY; LEADERS];
+        let leader = |partition: &Partition| partition.leader.load(Ordering::Relaxed);
+        for tried in 0..LEADERS {
+            if let Some((partition, why)) = &full {
+                stuck[tried] = if *why == Full::RingFull { NOBODY } else { leader(partition) };
+            }
+            let available = |leader: i32| leader >= 0 && !stuck.contains(&leader);
+            let next = self.next_sticky(from, count, available).ok_or(Refusal::NotReady)?;
+            if full.is_some() && !available(leader(next)) {
+                break;
+            }
+            match put(next, true) {
+                Err(why) if why.is_full() => (from, full) = (Some(next.place.partition), Some((next, why))),
+                result => return result.map_err(Refusal::Full),
+            }
+        }
+        Err(full.map_or(Refusal::NotReady, |(_, why)| Refusal::Full(why)))
     }
 
     #[cold]
-    fn next_sticky(&self, from: Option<i32>, count: u32) -> Option<&Arc<Partition>> {
-        let available = |index: i32| {
-            self.shared.partition(index as u32).is_some_and(|partition| partition.leader.load(Ordering::Relaxed) >= 0)
-        };
-        let next = self.shared.sticky.next(from, count as i32, available);
+    fn next_sticky(&self, from: Option<i32>, count: u32, may_lead: impl Fn(i32) -> bool) -> Option<&Arc<Partition>> {
+        let leader = |index: i32| Some(self.shared.partition(index as u32)?.leader.load(Ordering::Relaxed));
+        let next = self.shared.sticky.next(from, count as i32, |index| leader(index).is_some_and(&may_lead));
         self.shared.partition(next as u32)
     }
 
@@ -227,7 +259,7 @@ impl Topic {
             (None, Some(key)) => partition_for_key(key, count as i32),
             (None, None) => match self.shared.sticky.current().filter(|current| (*current as u32) < count) {
                 Some(current) => current,
-                None => return self.next_sticky(None, count).ok_or(Refusal::NotReady),
+                None => return self.next_sticky(None, count, |leader| leader >= 0).ok_or(Refusal::NotReady),
             },
         };
         self.shared.partition(index as u32).ok_or(Refusal::NotReady)

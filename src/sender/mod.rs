@@ -349,6 +349,7 @@ impl Drop for Sender {
             self.outbox.hand_over(outbox);
         }
         self.shared.retire();
+        self.shared.wake_everyone();
     }
 }
 

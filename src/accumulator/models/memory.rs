@@ -130,11 +130,14 @@ fn siblings_merge() {
 /// A take that finds nothing because another one is splitting the last run is woken by that one: nobody else comes.
 #[test]
 fn room_from_a_split() {
-    /// Takes a unit, and waits for one as long as there is none.
-    fn insist(pool: &Pool, list: &WaitList) {
+    /// Takes so many units, and waits as long as there are none.
+    fn insist(pool: &Pool, list: &WaitList, units: usize) {
         let take = || {
             let mut wake = false;
-            let run = pool.take(0, 0, 0, &mut wake);
+            let run = match units {
+                1 => pool.take(0, 0, 0, &mut wake),
+                _ => pool.take_bytes(units * UNIT, 0, &mut wake),
+            };
             if wake {
                 list.wake_all();
             }
@@ -150,15 +153,17 @@ fn room_from_a_split() {
         }
         list.deregister(&mut slot);
     }
-    explore(3, || {
-        let (pool, list) = (Arc::new(Pool::with_classes(4, 2).unwrap()), Arc::new(WaitList::default()));
-        let other = {
-            let (pool, list) = (pool.clone(), list.clone());
-            thread::spawn(move || insist(&pool, &list))
-        };
-        insist(&pool, &list);
-        other.join().unwrap();
-    });
+    for units in [1, 3] {
+        explore(3, move || {
+            let (pool, list) = (Arc::new(Pool::with_classes(4, 2).unwrap()), Arc::new(WaitList::default()));
+            let other = {
+                let (pool, list) = (pool.clone(), list.clone());
+                thread::spawn(move || insist(&pool, &list, units))
+            };
+            insist(&pool, &list, 1);
+            other.join().unwrap();
+        });
+    }
 }
 
 /// A run is used whole, then split by one thread and its sibling used by another.
