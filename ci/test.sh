@@ -111,7 +111,7 @@ main() {
   stage simulation simulation
   stage loom loom
   [ ! -x ci/fuzz.sh ] || stage fuzz ci/fuzz.sh smoke
-  [ ! -x ci/miri.sh ] || stage miri ci/miri.sh completion::
+  [ ! -x ci/miri.sh ] || stage miri ci/miri.sh
   [ -n "$quick" ] || stage mock ci/mock_cluster.sh
   [ -n "$quick" ] || stage kafka ci/real_kafka.sh
   [ -n "$quick" ] || stage chaos ci/chaos.sh --minutes 0.5

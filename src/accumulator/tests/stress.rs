@@ -220,7 +220,7 @@ fn records(most: u64) -> u64 {
 fn every_record_once() {
     stress(
         records(if cfg!(miri) {
-            100
+            60
         } else if cfg!(debug_assertions) {
             8_000
         } else {
