@@ -14,7 +14,7 @@ recycled_early       src/sender/shutdown.rs s/^\( *\)self.tell(&mut batch, &Outc
 break_for_continue   src/sender/drain.rs /peek.complete) != Verdict::Now/,/continue;/s/continue;/if @ { break } else { continue }/
 early_pipelining     src/sender/in_flight.rs s/(idempotent && !self.sequences.acked())/(idempotent \&\& !self.sequences.acked() \&\& !@)/
 no_wrap              src/sender/idempotence.rs /pub const fn plus/,/^    }/{s/pub const fn plus/pub fn plus/;s/& i32::MAX as u32/\& if @ { u32::MAX } else { i32::MAX as u32 }/}
-dropped_expiry       src/sender/drain.rs s/if let Some(at) = earliest {/if let Some(at) = earliest.filter(|_| !@) {/
+dropped_expiry       src/sender/drain.rs s/if let Some(at) = earliest.chain(ends).min() {/if let Some(at) = earliest.chain(ends).min().filter(|_| !@) {/
 lost_doorbell        src/accumulator/ring.rs s/if self.ready.push(&partition.link, partition.id) {/if self.ready.push(\&partition.link, partition.id) \&\& !@ {/
 lane_change          src/sender/drain.rs s/if partition.unacked > 0 && partition.lane != lane {/if partition.unacked > 0 \&\& partition.lane != lane \&\& !@ {/
 duplicate_fails      src/sender/ack.rs s/DUPLICATE_SEQUENCE_NUMBER if idempotent =>/DUPLICATE_SEQUENCE_NUMBER if idempotent \&\& !@ =>/
@@ -28,10 +28,11 @@ not_written          src/sender/lanes.rs s/request.sent || !cut_off, kind/(reque
 stamped_again        src/sender/retry.rs s/position(|queued| queued.doubtful)/position(|queued| queued.doubtful \&\& !@)/
 flush_in_flight      src/sender/in_flight.rs s/self.unacked_positions.iter().all(|position| /&@ || /
 kept_segment         src/sender/split.rs s/split.left = (split.left + among).saturating_sub(1)/split.left = (split.left + among).saturating_sub(u32::from(!@))/
-limit_not_written    src/sender/deadline.rs s/(told.possibly_written, told.opened) = (true, accepted)/(told.possibly_written, told.opened) = (!@, accepted)/
+limit_not_written    src/sender/deadline.rs s/told.possibly_written |= in_flight;/told.possibly_written |= in_flight \&\& !@;/
 limit_forgotten      src/sender/deadline.rs s/if timeout < self.config.delivery_timeout {/if timeout < self.config.delivery_timeout \&\& !@ {/
 limit_told_twice     src/sender/in_flight.rs s/self.parts.iter().filter(|part| !part.told)/self.parts.iter().filter(|part| !part.told || @)/
-limit_sent_all_same  src/sender/deadline.rs s/        if batch.may_be_written() {/        if batch.may_be_written() || @ {/
+limit_sent_all_same  src/sender/drain.rs s/batch.stamp.is_none() && batch.has_told() =>/batch.stamp.is_none() \&\& batch.has_told() \&\& !@ =>/
+batch_never_ends     src/sender/drain.rs s/if now >= partition.begun + most {/if now >= partition.begun + most \&\& !@ {/
 log_created_again    src/sender/control.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
 END
 )

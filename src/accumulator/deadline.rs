@@ -13,7 +13,7 @@ pub struct Deadline {
     pub partition: u32,
     /// Where it lies.
     pub segment: u32,
-    /// Of the segment: another one, and the record is done.
+    /// Of the segment: if it has another one, the record is done.
     pub generation: u32,
     /// Its place in the segment.
     pub index: u32,
@@ -31,15 +31,20 @@ impl Accumulator {
 }
 
 impl Drain {
-    /// The next record with a limit of its own that was accepted.
+    /// How many records with a limit of their own were accepted and not heard of.
+    pub fn deadlines(&self) -> usize {
+        self.accumulator().deadlines.len()
+    }
+
+    /// The next of them.
     pub fn next_deadline(&self) -> Option<Deadline> {
         self.accumulator().deadlines.pop()
     }
 
-    /// The record's memory was not used for anything else since: it may not be done yet.
+    /// The record's memory was not given back, as far as this thread knows: it may not be done yet.
     pub fn may_be_held(&self, deadline: &Deadline) -> bool {
-        let claim = self.accumulator().pool.header(deadline.segment).claim();
-        claim.generation() == u64::from(deadline.generation)
+        let header = self.accumulator().pool.header(deadline.segment);
+        header.claim().generation() == u64::from(deadline.generation) && !header.is_released()
     }
 
     /// The record was not drained yet.

@@ -23,6 +23,7 @@ impl Accumulator {
     pub fn release(&self, segment: u32) -> usize {
         let header = self.pool.header(segment);
         let ((share, units), (first, hole)) = (header.run(), header.hole());
+        header.release();
         if hole > 0 {
             self.pool.put(segment + first + hole, units - first - hole, share);
             self.pool.put(segment, first, share);

@@ -42,6 +42,8 @@ pub struct Header {
     share: plain::AtomicU32,
     /// Units in the run's middle that were given back before the rest: first << 32 | how many.
     hole: plain::AtomicU64,
+    /// 1: its memory was given back. A hint, for who keeps records in mind.
+    released: plain::AtomicU32,
     commit: Line<AtomicU64>,
 }
 
@@ -119,7 +121,17 @@ impl Header {
         self.extent.store(extent.word(), Release);
         self.share.store(share, Relaxed);
         self.hole.store(0, Relaxed);
+        self.released.store(0, Relaxed);
         self.completion.store(completion, Relaxed);
+    }
+
+    /// Its memory is given back. For who drained it.
+    pub fn release(&self) {
+        self.released.store(1, Relaxed);
+    }
+
+    pub fn is_released(&self) -> bool {
+        self.released.load(Relaxed) != 0
     }
 
     /// Open and empty, under the next generation, which is returned. For who took the run from the pool; nobody can
@@ -287,6 +299,7 @@ pub fn table(units: usize) -> Option<Table> {
         len: plain::AtomicU32::new(0),
         share: plain::AtomicU32::new(0),
         hole: plain::AtomicU64::new(0),
+        released: plain::AtomicU32::new(0),
         commit: Line(AtomicU64::new(0)),
     };
     Some(Table((0..units).map(header).collect()))

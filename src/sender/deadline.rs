@@ -1,6 +1,9 @@
-//! Records that have less time than `delivery.timeout.ms`. One whose time is over fails alone: out of a batch that was
-//! never sent, or that brokers refused for certain, it is taken, and *not written*; out of any other it cannot be, for a
-//! broker knows a batch by its first and last number: it is told as *possibly written*, and the batch goes on with it.
+//! Records that have less time than `delivery.timeout.ms`. One whose time is over fails alone. If its batch was not sent, or
+//! brokers refused it for certain, it is *not written*, and left out before the batch is stamped (again). Out of any other
+//! batch it cannot be taken, for a broker knows one by its first and last number: then it is told as *possibly written*,
+//! and the batch goes on with it.
+//!
+//! What ends together is told together: a batch is gone through once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,47 +20,56 @@ use crate::error::DeliveryErrorKind;
 /// So many records that are done are kept at least, until they are looked for.
 const KEPT: usize = 1024;
 
+/// A record whose time is over, and when it was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Due {
+    deadline: Deadline,
+    accepted: Duration,
+}
+
 /// The records with a limit of their own, the earliest first; some are done already.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    heap: BinaryHeap<Reverse<(Duration, Deadline)>>,
+    heap: BinaryHeap<Reverse<(Duration, Due)>>,
     /// How many there were when those that are done were last thrown out.
     held: usize,
     armed: Armed,
+    /// Those that are due.
+    due: Vec<Due>,
 }
 
 impl Deadlines {
-    /// What memory holds bounds how many there are: those of records whose memory has another use by now are thrown out.
-    fn push(&mut self, at: Duration, deadline: Deadline, drain: &Drain) {
+    /// What memory holds bounds how many there are: those of records whose memory was given back are thrown out.
+    fn push(&mut self, at: Duration, due: Due, drain: &Drain) {
         if self.heap.len() >= 2 * self.held + KEPT {
-            self.heap.retain(|Reverse((_, deadline))| drain.may_be_held(deadline));
+            self.heap.retain(|Reverse((_, due))| drain.may_be_held(&due.deadline));
             self.held = self.heap.len();
         }
-        self.heap.push(Reverse((at, deadline)));
+        self.heap.push(Reverse((at, due)));
     }
 
     fn next(&self) -> Option<Duration> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    fn due(&mut self, now: Duration) -> Option<(Duration, Deadline)> {
+    fn pop(&mut self, now: Duration) -> Option<Due> {
         self.next().filter(|at| *at <= now)?;
-        self.heap.pop().map(|Reverse(due)| due)
+        self.heap.pop().map(|Reverse((_, due))| due)
     }
 }
 
-impl Batch {
-    /// Which of its parts has the record.
-    fn part_of(&self, deadline: &Deadline) -> Option<usize> {
-        let has =
-            |run: &Run| run.segment == deadline.segment && (run.first..run.first + run.count).contains(&deadline.index);
-        self.parts.iter().position(|part| !part.told && has(&part.run))
-    }
+/// Of `due`, which is sorted and of one partition, the records of `run`.
+fn of_run<'a>(due: &'a [Due], run: &Run) -> &'a [Due] {
+    let place = |due: &Due| (due.deadline.segment, due.deadline.index);
+    let from = due.partition_point(|due| place(due) < (run.segment, run.first));
+    let to = due.partition_point(|due| place(due) < (run.segment, run.first + run.count));
+    &due[from..to]
+}
 
-    /// Its place in the batch, in the part `at`.
-    fn place_of(&self, at: usize, deadline: &Deadline) -> u32 {
-        let before: u32 = self.parts[..at].iter().map(|part| part.run.count).sum();
-        before + deadline.index - self.parts[at].run.first
+impl Batch {
+    /// It has one of these records, untold.
+    fn has_due(&self, due: &[Due]) -> bool {
+        !self.told && self.parts.iter().any(|part| !part.told && !of_run(due, &part.run).is_empty())
     }
 }
 
@@ -66,20 +78,29 @@ impl Sender {
     /// it at most.
     pub(super) fn hear_deadlines(&mut self) {
         let now = self.now.monotonic;
-        while let Some(deadline) = self.drain.next_deadline() {
+        // Not those that come meanwhile: there is more to do.
+        for _ in 0..self.drain.deadlines() {
+            let Some(deadline) = self.drain.next_deadline() else { break };
             let timeout = Duration::from_millis(u64::from(deadline.timeout.get()));
             if timeout < self.config.delivery_timeout {
-                self.deadlines.push(now + timeout, deadline, &self.drain);
+                self.deadlines.push(now + timeout, Due { deadline, accepted: now }, &self.drain);
             }
             if timeout / 2 < self.config.linger {
-                let mark = self.drain.tail_position(deadline.partition);
-                let partition = &mut self.partitions[deadline.partition as usize];
-                let (at, to) = partition.hurry.unwrap_or((now + timeout / 2, mark));
-                partition.hurry = Some((at.min(now + timeout / 2), to.max(mark)));
-                self.consider(deadline.partition);
+                self.hurry(deadline.partition, now + timeout / 2);
             }
         }
         self.arm_deadlines();
+    }
+
+    /// What was accepted so far lingers no longer than to this time.
+    fn hurry(&mut self, id: u32, by: Duration) {
+        let (mark, head) = (self.drain.tail_position(id), self.drain.head_position(id));
+        let partition = &mut self.partitions[id as usize];
+        let earlier = partition.hurry.filter(|(_, mark)| *mark > head).map(|(at, _)| at).filter(|at| *at <= by);
+        partition.hurry = Some((earlier.unwrap_or(by), mark));
+        if earlier.is_none() {
+            self.consider(id);
+        }
     }
 
     /// How many are kept.
@@ -98,114 +119,157 @@ impl Sender {
     pub(super) fn expire_records(&mut self) {
         let now = self.now.monotonic;
         self.deadlines.armed.fired(now);
-        while let Some((at, deadline)) = self.deadlines.due(now) {
-            if self.drain.may_be_held(&deadline) && !self.expire_record(at, &deadline) {
-                // A writer is between its claim and its commit.
-                let soon = now + Duration::from_millis(1);
-                self.deadlines.push(soon, deadline, &self.drain);
+        let mut due = std::mem::take(&mut self.deadlines.due);
+        while let Some(record) = self.deadlines.pop(now) {
+            if self.drain.may_be_held(&record.deadline) {
+                due.push(record);
             }
         }
+        // By partition, segment and place.
+        due.sort_unstable();
+        for of_partition in due.chunk_by(|a, b| a.deadline.partition == b.deadline.partition) {
+            let id = of_partition[0].deadline.partition;
+            self.expire_in_ring(id, of_partition);
+            self.expire_queued(id, of_partition);
+            self.expire_in_flight(id, of_partition);
+            self.consider(id);
+        }
+        due.clear();
+        self.deadlines.due = due;
         self.arm_deadlines();
     }
 
-    /// False: the record lies in a batch that cannot be taken out of its ring now.
-    fn expire_record(&mut self, at: Duration, deadline: &Deadline) -> bool {
-        let id = deadline.partition;
-        let accepted = at.saturating_sub(Duration::from_millis(u64::from(deadline.timeout.get())));
+    /// Takes what lies in the ring out of it, into the queue. What cannot be taken now is looked at again a moment later.
+    fn expire_in_ring(&mut self, id: u32, due: &[Due]) {
         let ring = self.partitions[id as usize].ring.clone();
-        while self.drain.is_in_ring(&ring, deadline) {
-            let Some(batch) = self.drain_ring(id, Leave::Now) else { return false };
-            self.partitions[id as usize].requeue(batch);
-        }
-        let queue = &self.partitions[id as usize].queue;
-        match queue.iter().position(|batch| batch.part_of(deadline).is_some()) {
-            Some(place) => self.expire_queued(id, place, deadline, accepted),
-            None => self.expire_in_flight(id, deadline, accepted),
-        }
-        self.consider(id);
-        true
-    }
-
-    fn expire_queued(&mut self, id: u32, place: usize, deadline: &Deadline, accepted: Duration) {
-        let Some(mut batch) = self.partitions[id as usize].queue.remove(place) else { return };
-        let Some(part) = batch.part_of(deadline).filter(|_| !batch.told) else {
-            return self.partitions[id as usize].queue.insert(place, batch);
-        };
-        if self.is_stored(&batch) {
-            return self.delivered_before(batch);
-        }
-        if batch.live() == 1 {
-            batch.opened = accepted;
-            return self.fail(batch, DeliveryErrorKind::Expired);
-        }
-        if batch.may_be_written() {
-            self.tell_record(&mut batch, deadline, accepted);
-            return self.partitions[id as usize].queue.insert(place, batch);
-        }
-        stepped(Step::TakenOut);
-        let refused = vec![(batch.place_of(part, deadline) as i32, None)];
-        // Parts of a split have one number: only its place tells which comes first.
-        if let Some(rest) = self.without(batch, DeliveryErrorKind::Expired, &refused) {
-            self.partitions[id as usize].queue.insert(place, rest);
+        for of_segment in due.chunk_by(|a, b| a.deadline.segment == b.deadline.segment) {
+            while self.drain.is_in_ring(&ring, &of_segment[0].deadline) {
+                let Some(batch) = self.drain_ring(id, Leave::Now) else {
+                    // A writer is between its claim and its commit.
+                    let soon = self.now.monotonic + Duration::from_millis(1);
+                    of_segment.iter().for_each(|due| self.deadlines.push(soon, *due, &self.drain));
+                    break;
+                };
+                self.partitions[id as usize].requeue(batch);
+            }
         }
     }
 
-    fn expire_in_flight(&mut self, id: u32, deadline: &Deadline, accepted: Duration) {
+    fn expire_queued(&mut self, id: u32, due: &[Due]) {
+        let mut at = 0;
+        while let Some(batch) = self.partitions[id as usize].queue.get(at) {
+            at += 1;
+            if !batch.has_due(due) {
+                continue;
+            }
+            let Some(mut batch) = self.partitions[id as usize].queue.remove(at - 1) else { break };
+            if self.is_stored(&batch) {
+                at -= 1;
+                self.delivered_before(batch);
+                continue;
+            }
+            if !batch.may_be_written() && batch.stamp.is_some() {
+                // It is stamped again, without them.
+                self.lose_numbers(&batch);
+                (batch.stamp, batch.crc, batch.shortened) = (None, None, false);
+            }
+            self.tell_records(&mut batch, due, false);
+            if batch.live() > 0 {
+                self.partitions[id as usize].queue.insert(at - 1, batch);
+            } else {
+                at -= 1;
+                if batch.stamp.is_some() {
+                    self.lose_numbers(&batch);
+                }
+                self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+            }
+        }
+    }
+
+    fn expire_in_flight(&mut self, id: u32, due: &[Due]) {
         let Some(lane) = self.partitions[id as usize].lane else { return };
         let requests = self.connections.get(&lane).map_or(0, |connection| connection.unanswered.len());
         for request in 0..requests {
-            let Some(batches) = self.produced(lane, request) else { continue };
-            let has = |batch: &Batch| batch.partition == id && !batch.told && batch.part_of(deadline).is_some();
-            let Some(slot) = batches.iter().position(|batch| batch.as_ref().is_some_and(has)) else { continue };
-            let Some(mut batch) = batches[slot].take() else { return };
-            let trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
-            let before = batch.trouble.clone();
-            if batch.trouble.is_none() && batch.last_error.is_none() {
-                batch.trouble = trouble;
+            let mut slot = 0;
+            while let Some(batches) = self.produced(lane, request)
+                && let Some(place) = batches.get_mut(slot)
+            {
+                slot += 1;
+                let Some(mut batch) = place.take_if(|batch| batch.partition == id && batch.has_due(due)) else {
+                    continue;
+                };
+                let before = batch.trouble.clone();
+                if batch.trouble.is_none() && batch.last_error.is_none() {
+                    batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
+                }
+                self.tell_records(&mut batch, due, true);
+                batch.trouble = before;
+                if let Some(place) = self.produced(lane, request).and_then(|batches| batches.get_mut(slot - 1)) {
+                    *place = Some(batch);
+                }
             }
-            self.tell_record(&mut batch, deadline, accepted);
-            batch.trouble = before;
-            if let Some(place) = self.produced(lane, request).and_then(|batches| batches.get_mut(slot)) {
-                *place = Some(batch);
-            }
-            return;
         }
     }
 
-    /// Tells of one record of a batch that goes on with it.
-    fn tell_record(&mut self, batch: &mut Batch, deadline: &Deadline, accepted: Duration) {
-        let Some(at) = batch.part_of(deadline) else { return };
-        stepped(Step::ToldAlone);
-        let mut part = batch.parts.remove(at);
-        let (run, before) = (part.run, deadline.index - part.run.first);
-        // The records before it, itself, and those behind it.
-        let mut cuts: Vec<Run> = Vec::new();
-        let mut offset = 0;
-        for (nth, count) in [(0, before), (before, 1), (before + 1, run.count - before - 1)] {
-            let start = offset;
-            for _ in 0..count {
-                offset += self.record_len(run.offset + offset as usize, run.len - offset);
+    /// Tells of those of the batch's records that are due. Their bytes stay where they are.
+    fn tell_records(&mut self, batch: &mut Batch, due: &[Due], in_flight: bool) {
+        stepped(if in_flight || batch.may_be_written() { Step::ToldAlone } else { Step::TakenOut });
+        for mut part in std::mem::take(&mut batch.parts) {
+            let mine = of_run(due, &part.run);
+            if part.told || mine.is_empty() {
+                batch.parts.push(part);
+                continue;
             }
-            let (first, offset, len) = (run.first + nth, run.offset + start as usize, offset - start);
-            cuts.extend((count > 0).then_some(Run { offset, len, first, count, ..run }));
-        }
-        let mut completion = self.share_completion(&mut part, cuts.len() as u32);
-        for (nth, run) in cuts.into_iter().enumerate() {
-            let part = Part { run, completion: completion.take(), deliveries: part.deliveries, told: false };
-            batch.parts.insert(at + nth, part);
-        }
-        let Some(at) = batch.part_of(deadline) else { return };
-        let part = batch.parts.remove(at);
-        let bytes = part.run.len;
-        let mut told = batch.of_piece(Piece { parts: vec![part], count: 1, bytes, max_timestamp_delta: 0 });
-        (told.possibly_written, told.opened) = (true, accepted);
-        let error = self.error(&told, DeliveryErrorKind::Expired);
-        self.tell(&mut told, &Outcome::Failed(error));
-        batch.lent |= told.lent;
-        for mut part in told.parts {
-            part.told = true;
-            batch.parts.insert(at, part);
+            let cuts = self.cuts(part.run, mine);
+            let mut completion = self.share_completion(&mut part, cuts.len() as u32);
+            for (run, accepted) in cuts {
+                let part = Part { run, completion: completion.take(), deliveries: part.deliveries, told: false };
+                let Some(accepted) = accepted else {
+                    batch.parts.push(part);
+                    continue;
+                };
+                let (count, bytes) = (run.count, run.len);
+                let mut told = batch.of_piece(Piece { parts: vec![part], count, bytes, max_timestamp_delta: 0 });
+                told.possibly_written |= in_flight;
+                told.opened = accepted;
+                let error = self.error(&told, DeliveryErrorKind::Expired);
+                self.tell(&mut told, &Outcome::Failed(error));
+                batch.lent |= told.lent;
+                batch.parts.extend(told.parts.drain(..).map(|mut part| {
+                    part.told = true;
+                    part
+                }));
+            }
         }
         batch.told = batch.live() == 0;
+    }
+
+    /// Cuts a run at the records that are due, of which there is one: in a row those that were accepted together, and those
+    /// between them.
+    fn cuts(&self, run: Run, due: &[Due]) -> Vec<(Run, Option<Duration>)> {
+        let mut cuts: Vec<(Run, Option<Duration>)> = Vec::new();
+        let (mut next, mut at, mut done) = (due.iter().peekable(), 0, 0);
+        while done < run.count && next.peek().is_some() {
+            let index = run.first + done;
+            let accepted = next.next_if(|due| due.deadline.index == index).map(|due| due.accepted);
+            let len = self.record_len(run.offset + at as usize, run.len - at);
+            match cuts.last_mut() {
+                Some((cut, of)) if *of == accepted => {
+                    cut.len += len;
+                    cut.count += 1;
+                }
+                _ => {
+                    let offset = run.offset + at as usize;
+                    cuts.push((Run { offset, len, first: index, count: 1, ..run }, accepted));
+                }
+            }
+            (at, done) = (at + len, done + 1);
+        }
+        if done < run.count {
+            let offset = run.offset + at as usize;
+            let rest = Run { offset, len: run.len - at, first: run.first + done, count: run.count - done, ..run };
+            cuts.push((rest, None));
+        }
+        cuts
     }
 }

@@ -10,6 +10,7 @@ use super::in_flight::{Batch, Part, Run};
 use super::timers::Timer;
 use super::transmit::{ConnectionId, Piece, Transmit};
 use crate::accumulator::Leave;
+use crate::error::DeliveryErrorKind;
 use crate::wire::produce::ProduceWriter;
 use crate::wire::record_batch::{self, BatchHeader};
 
@@ -299,6 +300,10 @@ impl Sender {
         let mut batch = match partition.walk_back {
             Some(walk) if walk.at < partition.queue.len() => partition.queue.remove(walk.at)?,
             _ => match partition.queue.pop_front() {
+                // Those whose own time is over are not sent any more.
+                Some(batch) if batch.stamp.is_none() && batch.has_told() => {
+                    self.without(batch, DeliveryErrorKind::Expired, &Vec::new())?
+                }
                 Some(batch) => batch,
                 None => self.drain_ring(id, Leave::Now)?,
             },

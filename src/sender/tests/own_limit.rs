@@ -209,11 +209,70 @@ fn a_batch_lingers_for_half_of_the_limit_at_most() {
     delivered(&outcomes, &[0, 1, 2]);
     let took = world.now - sent;
     assert!(took >= 50 * MS && took < 60 * MS, "{took:?}");
-    // And the next one lingers as ever.
-    let sent = world.now;
-    let deliveries = send(&mut world, &topic, &[None]);
-    finish(&mut world, &deliveries);
-    assert!(world.now - sent >= SECOND);
+    // And the next ones linger as ever.
+    for (limit, least) in [(None, SECOND), (Some(400 * MS), 200 * MS), (Some(400 * MS), 200 * MS), (None, SECOND)] {
+        let sent = world.now;
+        let deliveries = send(&mut world, &topic, &[limit]);
+        finish(&mut world, &deliveries);
+        assert!(world.now - sent >= least, "{:?}", world.now - sent);
+    }
+}
+
+/// Who comes late to a batch that waits has waited for as long as it has, not for as long as the batch.
+#[test]
+fn each_is_told_how_long_it_waited_itself() {
+    let (mut world, _) = world(|_| Fault::None, config());
+    let topic = world.topic("t");
+    world.kill_for(0, 10 * SECOND);
+    pass(&mut world, 50 * MS);
+    let mut deliveries = send(&mut world, &topic, &[None, Some(5200 * MS)]);
+    pass(&mut world, 5 * SECOND);
+    deliveries.extend(send(&mut world, &topic, &[Some(100 * MS), Some(200 * MS), Some(200 * MS)]));
+    let outcomes = finish(&mut world, &deliveries);
+    for (number, waited) in [(1, 5200), (2, 100), (3, 200), (4, 200)] {
+        expired(&outcomes[number], Written::No, waited * MS);
+    }
+    assert!(outcomes[0].is_ok());
+}
+
+/// A batch full of limits that end together, then one by one: none is told twice, all are told.
+#[test]
+fn many_limits_end() {
+    for delay in [None, Some(3 * SECOND)] {
+        let fault = move |_: &ProduceContext<'_>| delay.map_or(Fault::None, Fault::Delay);
+        let (mut world, _) = world(fault, config().linger(Duration::ZERO).request_timeout(5 * SECOND));
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        if delay.is_none() {
+            world.kill_for(0, 3 * SECOND);
+            pass(&mut world, 50 * MS);
+        }
+        let limits: Vec<_> = (0..4000)
+            .map(|n| match n % 4 {
+                0 => None,
+                1 | 2 => Some(500 * MS),
+                _ => Some((600 + n as u32 % 800) * MS),
+            })
+            .collect();
+        let deliveries = send(&mut world, &topic, &limits);
+        assert_eq!(deliveries.len(), 4000);
+        let outcomes = finish(&mut world, &deliveries);
+        let mut possibly = 0;
+        for (outcome, limit) in outcomes.iter().zip(&limits) {
+            match limit {
+                Some(limit) => {
+                    let sent = outcome.as_ref().is_err_and(|error| error.attempts() > 0);
+                    possibly += usize::from(sent);
+                    expired(outcome, if sent { Written::Possibly } else { Written::No }, *limit);
+                }
+                None => assert!(outcome.is_ok(), "{outcome:?}"),
+            }
+        }
+        assert_eq!(possibly > 0, delay.is_some());
+        assert_eq!(world.log("t", 0).len(), 1000 + possibly);
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
+    }
 }
 
 /// Delivered in time, and its memory used again: the limit means nobody any more. What memory holds bounds what is kept.
