@@ -73,6 +73,10 @@ struct Lane {
     /// A record was accepted where none waited, and the sender has not been told so far.
     untold: bool,
     closed: bool,
+    /// How many records came out.
+    out: usize,
+    /// After how many records a batch was ended.
+    ends: Vec<usize>,
 }
 
 struct Script {
@@ -112,7 +116,14 @@ impl Script {
         accumulator.clock.store(TIME, Relaxed);
         let lanes = (0..1 + input.below(3)).map(|partition| {
             let place = Arc::new(Place { topic: "t".into(), partition: partition as i32 });
-            Lane { ring: drain.add_partition(place), expected: VecDeque::new(), untold: false, closed: false }
+            Lane {
+                ring: drain.add_partition(place),
+                expected: VecDeque::new(),
+                untold: false,
+                closed: false,
+                out: 0,
+                ends: vec![],
+            }
         });
         let lanes = lanes.collect();
         Self {
@@ -139,7 +150,8 @@ impl Script {
             7 => self.let_go(input),
             8 => self.drain(at, Leave::Complete),
             9 => self.drain(at, Leave::Now),
-            10 => self.flush(at),
+            10 if what < 128 => self.flush(at),
+            10 => self.end_batch(at),
             11 | 12 => self.answer(input),
             13 => self.visit(),
             14 => self.hints(input, at),
@@ -293,10 +305,23 @@ impl Script {
             }
         }
         assert!(stored.next().is_none());
+        let from = lane.out;
+        lane.out += chain.count as usize;
+        let across = lane.ends.iter().find(|end| (from + 1..lane.out).contains(*end));
+        assert!(across.is_none(), "a batch of records {from} to {} goes on over its end at {across:?}", lane.out);
         let bytes = parts.iter().map(|part| part.to_vec()).collect();
         assert_eq!(chain.segments.iter().map(|part| part.deliveries as usize).sum::<usize>(), deliveries.len());
         self.batches += 1;
         self.sent.push_back(Sent { partition: at, chain, bytes, deliveries });
+    }
+
+    /// What is accepted from now on is in another batch.
+    fn end_batch(&mut self, at: usize) {
+        let free = self.accumulator.free();
+        self.drain.end_batch(at as u32);
+        assert_eq!(self.accumulator.free(), free, "nothing leaves");
+        let lane = &mut self.lanes[at];
+        lane.ends.push(lane.out + lane.expected.len());
     }
 
     /// Everything accepted so far leaves, and the positions say so.
