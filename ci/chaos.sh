@@ -11,7 +11,8 @@
 #     --rf 1             partitions of one replica: a broker is killed every 6 s, so that it forgets all but a producer's
 #                        last batch, and answers are held back up to 100 ms
 #     --turn-answers     besides, good answers are turned into REQUEST_TIMED_OUT or NOT_ENOUGH_REPLICAS_AFTER_APPEND
-#     --impatient        delivery.timeout.ms is 6 s, so that records fail: what is told of them must be true
+#     --impatient        delivery.timeout.ms is 6 s, and one record in eight has 0.5 s of its own, so that records fail: what
+#                        is told of them must be true
 #     --no-idempotence   shows that the run can find something: passes if there are duplicates
 #     --every MS         a fault of the proxy's on this average (default 600; RF 1: 1200), answers turned thrice as often
 #     --rate R           records per second (default 5000)

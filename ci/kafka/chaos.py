@@ -201,7 +201,7 @@ def start_programs(options, folder, cluster, topics, held):
     if options.no_idempotence:
         settings += ["-X", "enable.idempotence=false"]
     if options.impatient:
-        settings += ["-X", "delivery.timeout.ms=6000"]
+        settings += ["-X", "delivery.timeout.ms=6000", "--limit-ms", 500]
     bootstrap = ",".join(listen for listen, _ in cluster.routes)
     load = Program("chaos-load", folder, bootstrap, folder, *topics, "--rate", options.rate, "--seed", options.seed, *settings)
     held.append(load)

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `--rate N` | 5000 | records per second of all threads |
 //! | `--seed N` | 1 | |
+//! | `--limit-ms N` | | what one record in eight has for time |
 //! | `-X KEY=VALUE` | | a setting of both producers |
 //!
 //! There are two producers of two threads each: one over io_uring, whose threads send with tags, and one over epoll,
@@ -38,18 +39,21 @@ struct Options {
     seed: u64,
     settings: Vec<(String, String)>,
     topics: Vec<String>,
+    /// What one record in eight has for time.
+    limit: Option<Duration>,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
     let mut next = |what: &str| args.next().ok_or_else(|| format!("{what} is missing"));
     let (bootstrap, dir) = (next("BOOTSTRAP")?, next("DIR")?.into());
-    let mut options =
-        Options { bootstrap, dir, rate: 5000.0, seed: 1, settings: Vec::new(), topics: vec![next("TOPIC")?] };
+    let topics = vec![next("TOPIC")?];
+    let mut options = Options { bootstrap, dir, rate: 5000.0, seed: 1, settings: Vec::new(), topics, limit: None };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--rate" => options.rate = value()?.parse()?,
             "--seed" => options.seed = value()?.parse()?,
+            "--limit-ms" => options.limit = Some(Duration::from_millis(value()?.parse()?)),
             "-X" => {
                 let value = value()?;
                 let (key, value) = value.split_once('=').ok_or("-X takes KEY=VALUE")?;
@@ -100,6 +104,7 @@ struct Sending<'a> {
     stop: &'a AtomicBool,
     rate: f64,
     seed: u64,
+    limit: Option<Duration>,
 }
 
 impl Sending<'_> {
@@ -132,6 +137,10 @@ impl Sending<'_> {
             1 => Record::value(value),
             _ => Record::value(value).with_partition((number % *partitions as u64) as i32),
         };
+        let record = match self.limit {
+            Some(limit) if number % 8 == 7 => record.with_delivery_timeout(limit),
+            _ => record,
+        };
         let refused = if self.tagged {
             topic.send_tagged(record, (self.thread as u64) << NUMBER_BITS | number).err()
         } else {
@@ -163,6 +172,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             stop: &stop,
             rate: options.rate / accounts.len() as f64,
             seed: options.seed.wrapping_add(thread as u64),
+            limit: options.limit,
         });
     }
     println!("ready");
