@@ -188,27 +188,8 @@ impl Sender {
 
     fn expire_in_flight(&mut self, id: u32, due: &[Due]) {
         let Some(lane) = self.partitions[id as usize].lane else { return };
-        let requests = self.connections.get(&lane).map_or(0, |connection| connection.unanswered.len());
-        for request in 0..requests {
-            let mut slot = 0;
-            while let Some(batches) = self.produced(lane, request)
-                && let Some(place) = batches.get_mut(slot)
-            {
-                slot += 1;
-                let Some(mut batch) = place.take_if(|batch| batch.partition == id && batch.has_due(due)) else {
-                    continue;
-                };
-                let before = batch.trouble.clone();
-                if batch.trouble.is_none() && batch.last_error.is_none() {
-                    batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
-                }
-                self.tell_records(&mut batch, due, true);
-                batch.trouble = before;
-                if let Some(place) = self.produced(lane, request).and_then(|batches| batches.get_mut(slot - 1)) {
-                    *place = Some(batch);
-                }
-            }
-        }
+        let has_due = |batch: &Batch| batch.partition == id && batch.has_due(due);
+        self.each_in_flight(lane, has_due, |sender, batch| sender.tell_records(batch, due, true));
     }
 
     /// Tells of those of the batch's records that are due. Their bytes stay where they are.

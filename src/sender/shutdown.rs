@@ -235,6 +235,24 @@ impl Sender {
         kind: DeliveryErrorKind,
         left_behind: bool,
     ) {
+        self.each_in_flight(lane, chosen, |sender, batch| {
+            batch.possibly_written = true;
+            if left_behind {
+                sender.partitions[batch.partition as usize].leave_behind(batch);
+            }
+            let error = sender.error(batch, kind);
+            sender.tell(batch, &Outcome::Failed(error));
+        });
+    }
+
+    /// Goes through the batches in flight on `lane` that are not told and that `chosen` picks; each knows that it has no
+    /// answer.
+    pub(super) fn each_in_flight(
+        &mut self,
+        lane: ConnectionId,
+        chosen: impl Fn(&Batch) -> bool,
+        mut visit: impl FnMut(&mut Self, &mut Batch),
+    ) {
         let requests = self.connections.get(&lane).map_or(0, |connection| connection.unanswered.len());
         for request in 0..requests {
             let mut slot = 0;
@@ -242,19 +260,11 @@ impl Sender {
                 && let Some(place) = batches.get_mut(slot)
             {
                 slot += 1;
-                if !place.as_ref().is_some_and(|batch| !batch.told && chosen(batch)) {
-                    continue;
-                }
-                let Some(mut batch) = place.take() else { continue };
-                batch.possibly_written = true;
+                let Some(mut batch) = place.take_if(|batch| !batch.told && chosen(batch)) else { continue };
                 if batch.trouble.is_none() && batch.last_error.is_none() {
                     batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
                 }
-                if left_behind {
-                    self.partitions[batch.partition as usize].leave_behind(&batch);
-                }
-                let error = self.error(&batch, kind);
-                self.tell(&mut batch, &Outcome::Failed(error));
+                visit(self, &mut batch);
                 if let Some(place) = self.produced(lane, request).and_then(|batches| batches.get_mut(slot - 1)) {
                     *place = Some(batch);
                 }
@@ -262,7 +272,7 @@ impl Sender {
         }
     }
 
-    pub(super) fn produced(&mut self, lane: ConnectionId, request: usize) -> Option<&mut Vec<Option<Batch>>> {
+    fn produced(&mut self, lane: ConnectionId, request: usize) -> Option<&mut Vec<Option<Batch>>> {
         match &mut self.connections.get_mut(&lane)?.unanswered.get_mut(request)?.asked {
             Asked::Produce { batches, .. } => Some(batches),
             _ => None,
