@@ -18,8 +18,8 @@ negative_frame       responses src/wire/frame.rs s/usize::try_from(i32::from_be_
 version_gate         responses src/wire/produce.rs s/log_start_offset: if version >= 5/log_start_offset: if version >= 4/
 lost_answers         connection src/sender/ack.rs /batches.extend(answers.drain(..).map(|(batch, _)| Some(batch)));/d
 not_written          connection src/sender/lanes.rs s/request.sent || !cut_off, kind/false, kind/
-expiry_of_the_next   connection src/sender/in_flight.rs s/self.seen.front().map(|(_, at)| \*at)/self.opened/
-kept_segment         connection src/sender/split.rs s/split.left += cuts.len() as u32 - 1/split.left += cuts.len() as u32/
+expiry_of_the_next   connection src/sender/drain.rs s/let opened = partition.seen.first().unwrap_or(now);/let opened = now;/
+kept_segment         connection src/sender/split.rs s/split.left = (split.left + among).saturating_sub(1)/split.left += among/
 silent_expiry        connection src/sender/shutdown.rs s/^            self.tell_expired(id);/            let _ = id;/
 lost_abort           accumulator_script src/accumulator/private_claim.rs s/self.accumulator.put(prepared);$/let _ = prepared;/
 skipped_settle       accumulator_script src/accumulator/drain.rs s/let _ = segment.settle(claim.bytes());/let _ = claim;/

@@ -10,7 +10,7 @@ set -euo pipefail
 # NAME FILE SED-EXPRESSION; @ stands for the question whether the mistake is awake.
 mistakes=$(cat <<'END'
 sequence_reuse       src/sender/idempotence.rs s/^        self.spoiled = true;/        self.spoiled = !@; if @ { self.next = 0; }/
-recycled_early       src/sender/shutdown.rs s/^\( *\)self.tell(&mut batch, &Outcome::Failed(error));/&\n if @ { for part in \&batch.parts { self.shared.accumulator.release(part.run.segment); } }/
+recycled_early       src/sender/shutdown.rs s/^\( *\)sender.tell(batch, &Outcome::Failed(error));/&\n if @ { for part in \&batch.parts { sender.shared.accumulator.release(part.run.segment); } }/
 break_for_continue   src/sender/drain.rs /peek.complete) != Verdict::Now/,/continue;/s/continue;/if @ { break } else { continue }/
 early_pipelining     src/sender/in_flight.rs s/(idempotent && !self.sequences.acked())/(idempotent \&\& !self.sequences.acked() \&\& !@)/
 no_wrap              src/sender/idempotence.rs /pub const fn plus/,/^    }/{s/pub const fn plus/pub fn plus/;s/& i32::MAX as u32/\& if @ { u32::MAX } else { i32::MAX as u32 }/}
