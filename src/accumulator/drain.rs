@@ -363,7 +363,12 @@ impl Drain {
         let Head { partition, end_next, .. } = &mut self.heads[id as usize];
         loop {
             match self.accumulator.look(partition) {
-                Look::Open { segment, .. } => drop(seal_last(segment, segment.base().index == 0)),
+                // Unless a writer sealed it meanwhile, to go on in another segment.
+                Look::Open { segment, .. }
+                    if seal_last(segment, segment.base().index == 0) && segment.claim().continues() =>
+                {
+                    continue;
+                }
                 Look::Next { position, from, base: Some(_) } => {
                     // Relaxed: as in `walk`.
                     let ended = Slot::ended(position).0;
@@ -373,7 +378,7 @@ impl Drain {
                 }
                 // There is no slot yet to end it at.
                 Look::Full => *end_next = true,
-                Look::Next { base: None, .. } | Look::Closed => {}
+                Look::Open { .. } | Look::Next { base: None, .. } | Look::Closed => {}
             }
             return;
         }

@@ -206,7 +206,9 @@ impl Pool {
             if !self.shares.permits(share, units(class)) {
                 continue;
             }
-            if let Some(index) = self.twice(|| self.find_class(class, wake)) {
+            // What is large enough for the least class is looked for last, so only that is to be looked for again.
+            let mut find = || self.find_class(class, wake);
+            if let Some(index) = if class == least { self.twice(find) } else { find() } {
                 self.shares.take(share, units(class));
                 return Some(Run { index, units: units(class) });
             }

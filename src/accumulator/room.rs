@@ -12,13 +12,15 @@ use std::{
 };
 
 use super::{Accumulator, Refused};
-use crate::sync::{Relaxed, mutated, plain};
+use crate::sync::{AcqRel, AtomicU32, Relaxed, mutated, plain};
 
 /// What waiting callers want of large runs.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     /// A copy of the first ask: `units << 32 | share`; 0: none.
     first: plain::AtomicU64,
+    /// 1: somebody was refused for the sake of the first ask since [`Accumulator::lets_go`] last looked.
+    deferred: AtomicU32,
     asks: std::sync::Mutex<Asks>,
 }
 
@@ -94,14 +96,20 @@ impl Accumulator {
     pub(super) fn defers(&self, units: u32) -> bool {
         let first = self.asks.first.load(Relaxed);
         let (asked, share) = ((first >> 32) as u32, first as u32);
-        asked / 2 > units && self.pool.shares.is_fair(share, asked)
+        let defers = || asked / 2 > units && self.pool.shares.is_fair(share, asked);
+        if !defers() {
+            return false;
+        }
+        // Once more behind a note: a take that makes the ask unfair and is not seen then finds the note.
+        self.asks.deferred.swap(1, AcqRel);
+        defers()
     }
 
-    /// After a take: true if it made the first ask one that holds nobody up any more, so that those it did must look again.
+    /// After a take: true if the first ask holds nobody up any more, so that those it did must look again.
     pub(super) fn lets_go(&self) -> bool {
         let first = self.asks.first.load(Relaxed);
         let (asked, share) = ((first >> 32) as u32, first as u32);
-        asked > 0 && !self.pool.shares.is_fair(share, asked)
+        asked > 0 && !self.pool.shares.is_fair(share, asked) && self.asks.deferred.swap(0, AcqRel) != 0
     }
 
     /// Registers in [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it

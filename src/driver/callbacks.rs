@@ -31,31 +31,26 @@ pub struct Told {
 /// Such a part of the memory is released, while there is more to do, before callers that wait for room are woken.
 const WORTH_A_WAKE: usize = 256;
 
-/// Or so much time has passed.
+/// Or they were woken so long ago.
 const LONG: Duration = Duration::from_millis(1);
 
 /// Starts the thread `ringmail-callbacks`; it ends after the sender's last report.
 pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told: Told) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ringmail-callbacks".to_owned()).spawn(move || {
         let _entered = callback_thread::enter();
-        // Released since callers that wait for room were woken last, bytes, and since when.
-        let (mut free, mut since) = (0, None::<Instant>);
+        // When callers that wait for room were woken last, and how many bytes were released since.
+        let (mut free, mut woken) = (0, Instant::now());
         let worth = shared.accumulator.total() / WORTH_A_WAKE;
         loop {
             let next = outbox.try_take();
             // What comes may be slow: who reads reports is the caller's code.
-            let long = || since.is_some_and(|since| since.elapsed() >= LONG);
-            if next.is_none() || free >= worth || long() {
-                (free, since) = (0, None);
+            if next.is_none() || free >= worth || (free > 0 && woken.elapsed() >= LONG) {
+                (free, woken) = (0, Instant::now());
                 shared.accumulator.made_room();
             }
             let report = next.unwrap_or_else(|| outbox.take(&parker, || shared.accumulator.doorbell.ring()));
             match carry_out(&shared, &mut told, report) {
-                Some(0) => {}
-                Some(released) => {
-                    free += released;
-                    since.get_or_insert_with(Instant::now);
-                }
+                Some(released) => free += released,
                 None => break,
             }
         }

@@ -74,8 +74,9 @@ impl Future for SendFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        // Once without waiting, once registered: what changes in between wakes us.
-        for registered in [false, true] {
+        // Once without waiting, and once registered where it waits for what it lacks: what changes in between wakes us.
+        let (mut in_topic, mut in_room) = (false, false);
+        loop {
             let refusal = match this.attempt() {
                 Ok(delivery) => {
                     this.deregister();
@@ -92,24 +93,25 @@ impl Future for SendFuture<'_> {
                 this.deregister();
                 return Poll::Ready(Err(error));
             }
-            if !registered {
-                match refusal {
-                    Refusal::NotReady | Refusal::NoPartition(_) => {
-                        this.topic.shared().changed.register(&mut this.for_topic, context.waker());
-                        // The sender keeps our time.
-                        this.topic.core().shared.accumulator.doorbell.ring();
+            match refusal {
+                Refusal::NotReady | Refusal::NoPartition(_) if in_topic => return Poll::Pending,
+                Refusal::NotReady | Refusal::NoPartition(_) => {
+                    in_topic = true;
+                    this.topic.shared().changed.register(&mut this.for_topic, context.waker());
+                    // The sender keeps our time.
+                    this.topic.core().shared.accumulator.doorbell.ring();
+                }
+                _ if in_room => return Poll::Pending,
+                refusal => {
+                    in_room = true;
+                    let accumulator = &this.topic.core().shared.accumulator;
+                    if let (Refusal::Full(refused), None) = (refusal, &this.ask) {
+                        this.ask = accumulator.ask(refused);
                     }
-                    refusal => {
-                        let accumulator = &this.topic.core().shared.accumulator;
-                        if let (Refusal::Full(refused), None) = (refusal, &this.ask) {
-                            this.ask = accumulator.ask(refused);
-                        }
-                        accumulator.wait_for_room(&mut this.for_room, context.waker());
-                    }
+                    accumulator.wait_for_room(&mut this.for_room, context.waker());
                 }
             }
         }
-        Poll::Pending
     }
 }
 

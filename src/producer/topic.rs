@@ -226,7 +226,11 @@ impl Topic {
                 stuck[tried] = if *why == Full::RingFull { NOBODY } else { leader(partition) };
             }
             let available = |leader: i32| leader >= 0 && !stuck.contains(&leader);
-            let next = self.next_sticky(from, count, available).ok_or(Refusal::NotReady)?;
+            let mut next = self.next_sticky(from, count, available).ok_or(Refusal::NotReady)?;
+            if full.is_some() && !available(leader(next)) && from != Some(next.place.partition) {
+                // Another thread's choice.
+                next = self.next_sticky(Some(next.place.partition), count, available).ok_or(Refusal::NotReady)?;
+            }
             if full.is_some() && !available(leader(next)) {
                 break;
             }
