@@ -21,6 +21,14 @@ pub struct Deadline {
     pub timeout: NonZeroU32,
 }
 
+impl Deadline {
+    /// Both lie, or lay, in one segment of one partition.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let of = |deadline: &Self| (deadline.partition, deadline.segment, deadline.generation);
+        of(self) == of(other)
+    }
+}
+
 impl Accumulator {
     /// Tells the sender of an accepted record's limit.
     #[cold]

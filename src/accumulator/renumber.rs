@@ -1,14 +1,12 @@
-//! Splitting a batch that was too large: its second half becomes a batch of its own, so its offset deltas start again.
-//! A smaller delta never takes more bytes, so records are written again where they lie.
+//! Records of a batch that become a batch of their own, or move up in it as others are left out: their offset deltas are
+//! smaller then. A smaller delta never takes more bytes, so records are written again where they lie.
 
 use super::Drain;
 use crate::wire::varint::{put_signed, signed_len, unzigzag};
 
-/// A part of a segment, as it lies in the arena after [`Drain::renumber`].
+/// What [`Drain::renumber`] made of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Renumbered {
-    /// Where its first record begins.
-    pub offset: usize,
     /// Length of its records, bytes.
     pub len: usize,
     /// The largest timestamp delta in it.
@@ -16,26 +14,19 @@ pub struct Renumbered {
 }
 
 impl Drain {
-    /// Takes `count` records from the `from`th on of a run of whole records (a drained segment's `offset` and `len`, or
-    /// what an earlier call returned) and gives them the offset deltas `first_delta`, `first_delta + 1` and so on, none
-    /// above what it was. What lay before them stays; what lay behind them stays too, but is no longer next to them.
+    /// Gives the `count` records that begin at `offset`, at most `len` bytes, the offset deltas `first_delta`,
+    /// `first_delta + 1` and so on, none above what it was. What lies behind them stays, but is no longer next to them.
     /// For segments that were drained and not released, and of which the kernel holds nothing.
-    pub fn renumber(&self, offset: usize, len: usize, from: u32, count: u32, first_delta: u32) -> Renumbered {
-        let (start, len, max_timestamp_delta) =
-            self.accumulator().rewrite(offset, len, |bytes| renumber(bytes, from, count, first_delta));
-        Renumbered { offset: offset + start, len, max_timestamp_delta }
+    pub fn renumber(&self, offset: usize, len: usize, count: u32, first_delta: u32) -> Renumbered {
+        let (len, max_timestamp_delta) =
+            self.accumulator().rewrite(offset, len, |bytes| renumber(bytes, count, first_delta));
+        Renumbered { len, max_timestamp_delta }
     }
 }
 
-/// Start and length of what was renumbered, and its largest timestamp delta.
-fn renumber(bytes: &mut [u8], from: u32, count: u32, first_delta: u32) -> (usize, usize, i64) {
-    let (mut at, mut largest) = (0, i64::MIN);
-    for _ in 0..from {
-        let body = get_signed(bytes, &mut at);
-        at += body as usize;
-    }
-    let start = at;
-    let mut to = start;
+/// Length of what was renumbered, and its largest timestamp delta.
+fn renumber(bytes: &mut [u8], count: u32, first_delta: u32) -> (usize, i64) {
+    let (mut at, mut to, mut largest) = (0, 0, i64::MIN);
     for delta in (i64::from(first_delta)..).take(count as usize) {
         let body = get_signed(bytes, &mut at);
         let end = at + body as usize;
@@ -54,7 +45,7 @@ fn renumber(bytes: &mut [u8], from: u32, count: u32, first_delta: u32) -> (usize
         to += end - at;
         at = end;
     }
-    (start, to - start, largest)
+    (to, largest)
 }
 
 /// A varint that we wrote ourselves.
@@ -95,24 +86,26 @@ mod tests {
         let mut bytes = encode(0..300, timestamp);
         let original = bytes.clone();
         // The second half, then the second half of that.
-        let (start, len, largest) = renumber(&mut bytes, 150, 150, 0);
-        let expected = encode((0..150).map(|_| 0).chain(0..150), timestamp);
         let skip = encode((0..150).map(|_| 0), timestamp).len();
+        let start = encode(0..150, timestamp).len();
+        let (len, largest) = renumber(&mut bytes[start..], 150, 0);
+        let expected = encode((0..150).map(|_| 0).chain(0..150), timestamp);
         assert_eq!(bytes[..start], original[..start], "what lies before stays");
         assert_eq!(bytes[start..start + len], expected[skip..]);
         assert_eq!(largest, timestamp(299));
-        let second = &mut bytes[start..start + len];
-        let (start, len, _) = renumber(second, 100, 50, 7);
+        let end = start + len;
+        let start = start + encode((0..150).map(|_| 0).chain(0..100), timestamp).len() - skip;
+        let (len, _) = renumber(&mut bytes[start..end], 50, 7);
         let expected = encode((0..250).map(|_| 0).chain(7..57), timestamp);
         let skip = encode((0..250).map(|_| 0), timestamp).len();
-        assert_eq!(second[start..start + len], expected[skip..]);
+        assert_eq!(bytes[start..start + len], expected[skip..]);
     }
 
     #[test]
     fn same_deltas_change_nothing() {
         let mut bytes = encode(0..200, |_| 0);
         let original = bytes.clone();
-        assert_eq!(renumber(&mut bytes, 0, 200, 0), (0, original.len(), 0));
+        assert_eq!(renumber(&mut bytes, 200, 0), (original.len(), 0));
         assert_eq!(bytes, original);
     }
 }

@@ -6,6 +6,7 @@ use crate::accumulator::{Accumulator, AccumulatorConfig, Attach, Leave, Refused}
 use crate::record::Place;
 use crate::testing::{StoredRecord, decode_batch};
 use crate::wire::batch_view::BatchView;
+use crate::wire::codec::Reader;
 use crate::wire::record::{Fields, Header, Shape};
 use crate::wire::record_batch::{BatchHeader, LEN};
 
@@ -183,9 +184,15 @@ fn through_a_ring(records: &[Record], stamp: Stamp) {
             // The second half of its first segment as a batch of its own, as when it was too large.
             let segment = &chain.segments[0];
             let (half, rest) = (segment.count / 2, segment.count - segment.count / 2);
-            let moved = drain.renumber(segment.offset, segment.len as usize, half, rest, 0);
+            let mut reader = Reader::new(accumulator.bytes(segment.offset, segment.len as usize), false);
+            for _ in 0..half {
+                let body = reader.varint("record length").expect("a record that we wrote ourselves");
+                reader.take(body as usize, "record").expect("a record that we wrote ourselves");
+            }
+            let offset = segment.offset + reader.position();
+            let moved = drain.renumber(offset, reader.remaining(), rest, 0);
             let max = chain.base_timestamp + moved.max_timestamp_delta;
-            let bytes = accumulator.bytes(moved.offset, moved.len);
+            let bytes = accumulator.bytes(offset, moved.len);
             let part = batch_of(rest as usize, chain.base_timestamp, max, stamp, &[bytes]);
             check(&part, &expected[half as usize..segment.count as usize], stamp);
             for segment in &chain.segments {

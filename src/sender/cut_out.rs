@@ -20,10 +20,7 @@ pub fn tidy(refused: &mut Refused, count: u32) {
 }
 
 /// Records in a row of one part: those that stay, or those that were refused with the same words.
-struct Cut<'a> {
-    run: Run,
-    refused: Option<Option<&'a str>>,
-}
+type Cut<'a> = (Run, Option<Option<&'a str>>);
 
 impl Sender {
     /// Ends the `refused` records (tidy) of a batch that is not in flight, leaves out those that were told already, and
@@ -60,31 +57,16 @@ impl Sender {
         let mut bad = Vec::new();
         let (mut next, mut nth) = (refused.iter().peekable(), 0);
         for part in std::mem::take(&mut batch.parts) {
-            let mut cuts: Vec<Cut<'_>> = Vec::new();
-            let (run, mut at) = (part.run, 0);
             if part.told {
-                nth += run.count as i32;
+                nth += part.run.count as i32;
                 while next.next_if(|(place, _)| *place < nth).is_some() {}
                 bad.push((part, None));
                 continue;
             }
-            for index in 0..run.count {
-                let len = self.record_len(run.offset + at as usize, run.len - at);
-                let named = next.next_if(|(place, _)| *place == nth).map(|(_, words)| words.as_deref());
-                match cuts.last_mut() {
-                    Some(cut) if cut.refused == named => {
-                        cut.run.len += len;
-                        cut.run.count += 1;
-                    }
-                    _ => {
-                        let offset = run.offset + at as usize;
-                        let run = Run { offset, len, first: run.first + index, count: 1, ..run };
-                        cuts.push(Cut { run, refused: named });
-                    }
-                }
-                at += len;
+            let cuts = self.cut(part.run, part.run.count, |_, _| {
                 nth += 1;
-            }
+                next.next_if(|(place, _)| *place == nth - 1).map(|(_, words)| words.as_deref())
+            });
             self.deal(part, cuts, &mut rest, &mut bad);
         }
         if batch.stamp.is_some() && (rest.count == 0 || !unclear || walking) {
@@ -127,7 +109,7 @@ impl Sender {
         bad: &mut Vec<(Part, Option<&'a str>)>,
     ) {
         let mut completion = self.share_completion(&mut part, cuts.len() as u32);
-        for Cut { mut run, refused } in cuts {
+        for (mut run, refused) in cuts {
             if refused.is_none() {
                 self.renumber(&mut run, rest.count, rest);
                 rest.count += run.count;

@@ -1,7 +1,7 @@
 //! Records that have less time than `delivery.timeout.ms`. One whose time is over fails alone. If its batch was not sent, or
 //! brokers refused it for certain, it is *not written*, and left out before the batch is stamped (again). Out of any other
 //! batch it cannot be taken, for a broker knows one by its first and last number: then it is told as *possibly written*,
-//! and the batch goes on with it.
+//! and the batch goes on with it, also when all of it is told.
 //!
 //! What ends together is told together: a batch is gone through once.
 
@@ -56,6 +56,13 @@ impl Deadlines {
         self.next().filter(|at| *at <= now)?;
         self.heap.pop().map(|Reverse((_, due))| due)
     }
+}
+
+/// Of `due`, which is sorted, the records of this partition.
+fn of_partition(due: &[Due], partition: u32) -> &[Due] {
+    let from = due.partition_point(|due| due.deadline.partition < partition);
+    let to = due.partition_point(|due| due.deadline.partition <= partition);
+    &due[from..to]
 }
 
 /// Of `due`, which is sorted and of one partition, the records of `run`.
@@ -127,31 +134,35 @@ impl Sender {
         }
         // By partition, segment and place.
         due.sort_unstable();
+        for of_segment in due.chunk_by(|a, b| a.deadline.is_beside(&b.deadline)) {
+            self.expire_in_ring(of_segment);
+        }
+        // Where one lay that is done by now, another record may lie since.
+        due.retain(|due| self.drain.may_be_held(&due.deadline));
         for of_partition in due.chunk_by(|a, b| a.deadline.partition == b.deadline.partition) {
-            let id = of_partition[0].deadline.partition;
-            self.expire_in_ring(id, of_partition);
-            self.expire_queued(id, of_partition);
-            self.expire_in_flight(id, of_partition);
-            self.consider(id);
+            self.expire_queued(of_partition[0].deadline.partition, of_partition);
+        }
+        self.expire_in_flight(&due);
+        for of_partition in due.chunk_by(|a, b| a.deadline.partition == b.deadline.partition) {
+            self.consider(of_partition[0].deadline.partition);
         }
         due.clear();
         self.deadlines.due = due;
         self.arm_deadlines();
     }
 
-    /// Takes what lies in the ring out of it, into the queue. What cannot be taken now is looked at again a moment later.
-    fn expire_in_ring(&mut self, id: u32, due: &[Due]) {
-        let ring = self.partitions[id as usize].ring.clone();
-        for of_segment in due.chunk_by(|a, b| a.deadline.segment == b.deadline.segment) {
-            while self.drain.is_in_ring(&ring, &of_segment[0].deadline) {
-                let Some(batch) = self.drain_ring(id, Leave::Now) else {
-                    // A writer is between its claim and its commit.
-                    let soon = self.now.monotonic + Duration::from_millis(1);
-                    of_segment.iter().for_each(|due| self.deadlines.push(soon, *due, &self.drain));
-                    break;
-                };
-                self.partitions[id as usize].requeue(batch);
-            }
+    /// Takes what lies in the ring, of one segment, out of it into the queue. What cannot be taken now is looked at again a
+    /// moment later.
+    fn expire_in_ring(&mut self, due: &[Due]) {
+        let (id, deadline) = (due[0].deadline.partition, due[0].deadline);
+        while self.drain.is_in_ring(&self.partitions[id as usize].ring, &deadline) {
+            let Some(batch) = self.drain_ring(id, Leave::Now) else {
+                // A writer is between its claim and its commit.
+                let soon = self.now.monotonic + Duration::from_millis(1);
+                due.iter().for_each(|due| self.deadlines.push(soon, *due, &self.drain));
+                break;
+            };
+            self.partitions[id as usize].requeue(batch);
         }
     }
 
@@ -174,22 +185,29 @@ impl Sender {
                 (batch.stamp, batch.crc, batch.shortened) = (None, None, false);
             }
             self.tell_records(&mut batch, due, false);
-            if batch.live() > 0 {
+            if batch.live() > 0 || batch.is_unclear() {
                 self.partitions[id as usize].queue.insert(at - 1, batch);
             } else {
                 at -= 1;
-                if batch.stamp.is_some() {
-                    self.lose_numbers(&batch);
-                }
+                // Also without a stamp: a search counts places in the queue.
+                self.lose_numbers(&batch);
                 self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
             }
         }
     }
 
-    fn expire_in_flight(&mut self, id: u32, due: &[Due]) {
-        let Some(lane) = self.partitions[id as usize].lane else { return };
-        let has_due = |batch: &Batch| batch.partition == id && batch.has_due(due);
-        self.each_in_flight(lane, has_due, |sender, batch| sender.tell_records(batch, due, true));
+    fn expire_in_flight(&mut self, due: &[Due]) {
+        let of = |due: &Due| &self.partitions[due.deadline.partition as usize];
+        let sent = due.iter().map(of).filter(|partition| partition.unacked > 0);
+        let mut lanes: Vec<_> = sent.filter_map(|partition| partition.lane).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        for lane in lanes {
+            let has_due = |batch: &Batch| batch.has_due(of_partition(due, batch.partition));
+            self.each_in_flight(lane, has_due, |sender, batch| {
+                sender.tell_records(batch, of_partition(due, batch.partition), true);
+            });
+        }
     }
 
     /// Tells of those of the batch's records that are due. Their bytes stay where they are.
@@ -201,7 +219,11 @@ impl Sender {
                 batch.parts.push(part);
                 continue;
             }
-            let cuts = self.cuts(part.run, mine);
+            let mut next = mine.iter().peekable();
+            let last = mine.last().map_or(0, |due| due.deadline.index + 1 - part.run.first);
+            let cuts = self.cut(part.run, last, |index, _| {
+                next.next_if(|due| due.deadline.index == index).map(|due| due.accepted)
+            });
             let mut completion = self.share_completion(&mut part, cuts.len() as u32);
             for (run, accepted) in cuts {
                 let part = Part { run, completion: completion.take(), deliveries: part.deliveries, told: false };
@@ -223,34 +245,5 @@ impl Sender {
             }
         }
         batch.told = batch.live() == 0;
-    }
-
-    /// Cuts a run at the records that are due, of which there is one: in a row those that were accepted together, and those
-    /// between them.
-    fn cuts(&self, run: Run, due: &[Due]) -> Vec<(Run, Option<Duration>)> {
-        let mut cuts: Vec<(Run, Option<Duration>)> = Vec::new();
-        let (mut next, mut at, mut done) = (due.iter().peekable(), 0, 0);
-        while done < run.count && next.peek().is_some() {
-            let index = run.first + done;
-            let accepted = next.next_if(|due| due.deadline.index == index).map(|due| due.accepted);
-            let len = self.record_len(run.offset + at as usize, run.len - at);
-            match cuts.last_mut() {
-                Some((cut, of)) if *of == accepted => {
-                    cut.len += len;
-                    cut.count += 1;
-                }
-                _ => {
-                    let offset = run.offset + at as usize;
-                    cuts.push((Run { offset, len, first: index, count: 1, ..run }, accepted));
-                }
-            }
-            (at, done) = (at + len, done + 1);
-        }
-        if done < run.count {
-            let offset = run.offset + at as usize;
-            let rest = Run { offset, len: run.len - at, first: run.first + done, count: run.count - done, ..run };
-            cuts.push((rest, None));
-        }
-        cuts
     }
 }

@@ -326,11 +326,6 @@ impl Sender {
         let mut chain = self.drain.drain(id, leave)?;
         let mut parts = self.spare_parts.pop().unwrap_or_default();
         for segment in chain.segments.drain(..) {
-            if segment.count == 0 {
-                segment.completion.put_unused();
-                self.drain.release(segment.index);
-                continue;
-            }
             parts.push(Part {
                 run: Run {
                     segment: segment.index,
@@ -436,7 +431,13 @@ impl Sender {
                 pieces.push(Piece::Head { start: written as u32, len: (head.len() - written) as u32 });
                 written = head.len();
                 for part in &batch.parts {
-                    pieces.push(Piece::Arena { offset: part.run.offset, len: part.run.len });
+                    match pieces.last_mut() {
+                        // Parts of which some are told lie side by side.
+                        Some(Piece::Arena { offset, len }) if *offset + *len as usize == part.run.offset => {
+                            *len += part.run.len;
+                        }
+                        _ => pieces.push(Piece::Arena { offset: part.run.offset, len: part.run.len }),
+                    }
                     arena_bytes += part.run.len as usize;
                 }
                 writer.end_partition(head);

@@ -94,7 +94,7 @@ pub struct Batch {
     pub doubtful: bool,
     /// Records were cut out of it and it kept its stamp: its sequence numbers end before those of the next batch begin.
     pub shortened: bool,
-    /// The caller has been told already (delivery timeout); only the bookkeeping is left.
+    /// All of its records were told already, as their time was over; only the bookkeeping is left.
     pub told: bool,
     /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
     /// through it.
@@ -161,9 +161,9 @@ impl Batch {
         if self.told { 0 } else { self.parts.iter().filter(|part| !part.told).map(|part| part.run.count).sum() }
     }
 
-    /// Some of its records were told before the others.
+    /// Some of its records were told before the others, or all.
     pub fn has_told(&self) -> bool {
-        self.parts.iter().any(|part| part.told)
+        self.told || self.parts.iter().any(|part| part.told)
     }
 
     /// Whether its records may be in the log, now or later, for all that is known.

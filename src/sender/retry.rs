@@ -136,7 +136,9 @@ impl Sender {
     /// Sends the batch again, unless its time or its retries are over. It is out of flight already.
     pub(super) fn retry(&mut self, batch: Batch, kind: DeliveryErrorKind) {
         let now = self.now.monotonic;
-        if batch.told {
+        // While it may be in the log it goes on although nobody waits for it: it tells of those before it (a broker that
+        // restarted may remember it alone), and a copy on its way finds no gap to fill.
+        if batch.told && (self.closed || !batch.is_unclear()) {
             return self.drop_told(batch);
         }
         if now >= batch.opened + self.config.delivery_timeout {
@@ -171,10 +173,7 @@ impl Sender {
     /// An expired batch that was in flight has come back undelivered: only its sequence numbers are left to care for.
     pub(super) fn drop_told(&mut self, batch: Batch) {
         stepped(Step::ToldComesBack);
-        self.partitions[batch.partition as usize].walk_back = None;
-        if batch.stamp.is_some() {
-            self.partitions[batch.partition as usize].sequences.spoil();
-        }
+        self.lose_numbers(&batch);
         self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
     }
 
@@ -289,7 +288,7 @@ impl Sender {
         }
         let alone = partition.unacked == 0;
         let first = partition.queue.front().is_none_or(|queued| queued.number >= batch.number);
-        if !(alone && first) || batch.told {
+        if !(alone && first) {
             return self.retry(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
         let newest = partition.queue.iter().rposition(Batch::is_unclear);

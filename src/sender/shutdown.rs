@@ -144,7 +144,8 @@ impl Sender {
                 self.consider(id);
             }
             let partition = &self.partitions[id as usize];
-            let partition_busy = !drained || !partition.queue.is_empty() || partition.unacked > 0;
+            let waits = partition.queue.iter().any(|batch| !batch.told);
+            let partition_busy = !drained || waits || partition.unacked > 0;
             busy |= if late { !self.drain.is_drained(id) } else { partition_busy };
         }
         if busy || (!late && !self.unconfirmed.is_empty()) {
@@ -185,6 +186,10 @@ impl Sender {
         let ids: Vec<_> = self.connections.keys().copied().collect();
         for id in ids {
             self.give_up(id, Cause::Shutdown, "the producer closes".into());
+        }
+        // Those that would have gone on although all of them was told.
+        for id in 0..self.partitions.len() as u32 {
+            self.abandon_partition(id, DeliveryErrorKind::Closed);
         }
         for flush in std::mem::take(&mut self.flushes) {
             self.finish_ticket(&flush.ticket);
@@ -255,19 +260,15 @@ impl Sender {
     ) {
         let requests = self.connections.get(&lane).map_or(0, |connection| connection.unanswered.len());
         for request in 0..requests {
-            let mut slot = 0;
-            while let Some(batches) = self.produced(lane, request)
-                && let Some(place) = batches.get_mut(slot)
-            {
-                slot += 1;
-                let Some(mut batch) = place.take_if(|batch| !batch.told && chosen(batch)) else { continue };
+            let Some(mut batches) = self.produced(lane, request).map(std::mem::take) else { continue };
+            for batch in batches.iter_mut().flatten().filter(|batch| !batch.told && chosen(batch)) {
                 if batch.trouble.is_none() && batch.last_error.is_none() {
                     batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
                 }
-                visit(self, &mut batch);
-                if let Some(place) = self.produced(lane, request).and_then(|batches| batches.get_mut(slot - 1)) {
-                    *place = Some(batch);
-                }
+                visit(self, batch);
+            }
+            if let Some(place) = self.produced(lane, request) {
+                *place = batches;
             }
         }
     }

@@ -52,7 +52,7 @@ impl Sender {
         }
         let mut pieces = vec![Piece::default()];
         for part in std::mem::take(&mut batch.parts) {
-            self.cut(part, room, &mut pieces);
+            self.deal_out(part, room, &mut pieces);
         }
         let (mut stamp, last) = (batch.stamp, pieces.len() - 1);
         let batches: Vec<Batch> = pieces
@@ -91,34 +91,19 @@ impl Sender {
     }
 
     /// Deals the records of `part` out to the last piece and as many new ones as it takes.
-    fn cut(&mut self, mut part: Part, room: u32, pieces: &mut Vec<Piece>) {
-        let run = part.run;
-        // (piece, records)
-        let mut cuts: Vec<(usize, Run)> = Vec::new();
-        let mut at = 0;
-        for index in 0..run.count {
-            let len = self.record_len(run.offset + at as usize, run.len - at);
+    fn deal_out(&mut self, mut part: Part, room: u32, pieces: &mut Vec<Piece>) {
+        let cuts = self.cut(part.run, part.run.count, |_, len| {
             let (count, bytes) = pieces.last().map_or((0, 0), |piece| (piece.count, piece.bytes));
             if count > 0 && bytes + len > room {
                 pieces.push(Piece::default());
             }
             let piece = pieces.len() - 1;
-            match cuts.last_mut() {
-                Some((last, cut)) if *last == piece => {
-                    cut.len += len;
-                    cut.count += 1;
-                }
-                _ => {
-                    let offset = run.offset + at as usize;
-                    cuts.push((piece, Run { offset, len, first: run.first + index, count: 1, ..run }));
-                }
-            }
             pieces[piece].count += 1;
             pieces[piece].bytes += len;
-            at += len;
-        }
+            piece
+        });
         let mut completion = self.share_completion(&mut part, cuts.len() as u32);
-        for (piece, mut cut) in cuts {
+        for (mut cut, piece) in cuts {
             let piece = &mut pieces[piece];
             let before: u32 = piece.parts.iter().map(|part| part.run.count).sum();
             piece.bytes -= cut.len;
@@ -157,10 +142,35 @@ impl Sender {
 
     /// Writes the records of `run` again where they lie, as the next ones of `piece`, of which `before` are there.
     pub(super) fn renumber(&mut self, run: &mut Run, before: u32, piece: &mut Piece) {
-        let moved = self.drain.renumber(run.offset, run.len as usize, 0, run.count, before);
-        (run.offset, run.len) = (moved.offset, moved.len as u32);
+        let moved = self.drain.renumber(run.offset, run.len as usize, run.count, before);
+        run.len = moved.len as u32;
         piece.bytes += run.len;
         piece.max_timestamp_delta = piece.max_timestamp_delta.max(moved.max_timestamp_delta);
+    }
+
+    /// Cuts a run between records of different kinds. `kind`: what a record is, by its place in the segment and its length;
+    /// it is asked for the first `most` records and one more, and all behind are of that one's kind.
+    pub(super) fn cut<K: PartialEq>(&self, run: Run, most: u32, mut kind: impl FnMut(u32, u32) -> K) -> Vec<(Run, K)> {
+        let mut cuts: Vec<(Run, K)> = Vec::new();
+        let (mut at, mut done) = (0, 0);
+        while done < run.count {
+            let (offset, first) = (run.offset + at as usize, run.first + done);
+            let mut record = Run { offset, len: self.record_len(offset, run.len - at), first, count: 1, ..run };
+            let kind = kind(first, record.len);
+            if done == most {
+                (record.len, record.count) = (run.len - at, run.count - done);
+            }
+            at += record.len;
+            done += record.count;
+            match cuts.last_mut() {
+                Some((cut, of)) if *of == kind => {
+                    cut.len += record.len;
+                    cut.count += record.count;
+                }
+                _ => cuts.push((record, kind)),
+            }
+        }
+        cuts
     }
 
     /// Length of the record at `offset`, of which at most `left` bytes can be.

@@ -30,8 +30,8 @@ pub struct Stats {
     pub failed_possibly_written: u64,
     /// In buffers: not given to a connection yet, or to be sent again.
     pub waiting: u64,
-    /// Given to a connection and not answered. A record whose `delivery.timeout.ms` ran out there has failed and does
-    /// not count here any more.
+    /// Given to a connection and not answered. A record whose `delivery.timeout.ms` or own limit ran out there has
+    /// failed and does not count here any more.
     pub in_flight: u64,
     /// Undelivered records that the sink panicked at: see [`UndeliverableSink`](crate::UndeliverableSink).
     pub sink_panics: u64,

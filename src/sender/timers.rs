@@ -11,7 +11,7 @@ use super::transmit::ConnectionId;
 pub enum Timer {
     /// A partition's linger or retry backoff.
     Partition(u32),
-    /// A partition's delivery timeout.
+    /// A partition's delivery timeout, or the end of the batch that writers are at.
     Expiry(u32),
     /// A connection's setup, request timeout, throttle or idle time.
     Connection(ConnectionId),

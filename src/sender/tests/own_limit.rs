@@ -147,21 +147,32 @@ fn one_that_may_be_stored_stays_in_its_batch() {
     }
 }
 
-/// All of a batch have their own limits: when the last is told, nothing is left to be sent.
+/// All of a batch are told, while it may be stored: it goes on, so that no number is missing. A copy that may be stored a
+/// second time, as there are no numbers, does not.
 #[test]
-fn a_batch_of_which_all_were_told_is_not_sent_again() {
-    let (mut world, watch) = world(|_| Fault::HangBefore, config().linger(Duration::ZERO));
-    let topic = world.topic("t");
-    let free = world.accumulator.free();
-    let deliveries = send(&mut world, &topic, &[Some(100 * MS), Some(200 * MS), Some(300 * MS)]);
-    let outcomes = finish(&mut world, &deliveries);
-    for (outcome, waited) in outcomes.iter().zip([100, 200, 300]) {
-        expired(outcome, Written::Possibly, waited * MS);
+fn a_batch_of_which_all_were_told_goes_on_if_it_has_numbers() {
+    for idempotent in [true, false] {
+        let hang = |context: &ProduceContext<'_>| if context.nth == 0 { Fault::HangBefore } else { Fault::None };
+        let (mut world, watch) = world(hang, config().linger(Duration::ZERO).enable_idempotence(idempotent));
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        let deliveries = send(&mut world, &topic, &[Some(100 * MS), Some(200 * MS), Some(300 * MS)]);
+        let outcomes = finish(&mut world, &deliveries);
+        for (outcome, waited) in outcomes.iter().zip([100, 200, 300]) {
+            expired(outcome, Written::Possibly, waited * MS);
+        }
+        pass(&mut world, 3 * SECOND);
+        let more = send_one(&mut world, &topic, 1, 3);
+        assert!(finish(&mut world, &[more])[0].is_ok());
+        if idempotent {
+            assert_eq!(world.log("t", 0), ["000000", "000001", "000002", "000003"]);
+            assert_eq!(watch.stamps(), [(0, 0), (0, 0), (0, 3)]);
+        } else {
+            assert_eq!(world.log("t", 0), ["000003"]);
+        }
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
     }
-    pass(&mut world, 3 * SECOND);
-    assert_eq!(watch.len(), 1);
-    drop(deliveries);
-    no_memory_leaked(&mut world, free);
 }
 
 /// A batch of which a record was told turns out too large for its topic, or one of its records is refused by itself: what
@@ -193,6 +204,78 @@ fn what_was_told_is_not_written_again() {
             }
         }
         assert!(watch.len() >= 3);
+        drop(deliveries);
+        no_memory_leaked(&mut world, free);
+    }
+}
+
+/// Two batches that may be stored are asked about, the newest first, while all that is left of one before them ends: they
+/// stay in order.
+#[test]
+fn what_ends_during_a_search_leaves_the_others_in_order() {
+    let faults = |context: &ProduceContext<'_>| match context.nth {
+        1 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
+        2 => Fault::HangBefore,
+        // The search: the last one first, then this one.
+        4 => Fault::Delay(200 * MS),
+        _ => Fault::None,
+    };
+    let config = config().linger(Duration::ZERO).retry_backoff(100 * MS, 100 * MS).reconnect_backoff(MS, MS);
+    let (options, _) = Watch::on(BrokerOptions { ack_delay: 10 * MS, ..options(1) }, faults);
+    let mut world = World::new(79, options, config);
+    let topic = world.topic("t");
+    let free = world.accumulator.free();
+    let first = send_one(&mut world, &topic, 1, 9);
+    assert!(finish(&mut world, &[first])[0].is_ok());
+    let mut deliveries = send(&mut world, &topic, &[Some(50 * MS), Some(250 * MS)]);
+    for number in 2..4 {
+        pass(&mut world, 2 * MS);
+        deliveries.push(send_one(&mut world, &topic, 1, number));
+    }
+    world.run_while(|world| world.sender.partitions[0].queue.is_empty());
+    world.kill_for(0, 10 * MS);
+    world.run_while(|_| deliveries[1].try_result().is_none());
+    let partition = &world.sender.partitions[0];
+    assert_eq!((partition.queue.len(), partition.unacked), (1, 1), "the newest was refused, the other is asked about");
+    let outcomes = finish(&mut world, &deliveries);
+    for (number, waited) in [(0, 50), (1, 250)] {
+        expired(&outcomes[number], Written::No, waited * MS);
+    }
+    assert!(outcomes[2].is_ok() && outcomes[3].is_ok(), "{outcomes:?}");
+    assert_eq!(world.log("t", 0), ["000009", "000002", "000003"]);
+    drop(deliveries);
+    no_memory_leaked(&mut world, free);
+}
+
+/// Two batches are stored, their answers lost; the broker comes back and remembers the last alone, of which all records
+/// are told by now. It is asked about all the same, for it tells of the other.
+#[test]
+fn what_was_told_still_tells_of_what_was_sent_before_it() {
+    // In flight or in the queue when its time is over.
+    for away in [10 * MS, 200 * MS] {
+        let (mut world, watch) = world(|_| Fault::None, config().linger(Duration::ZERO).reconnect_backoff(MS, MS));
+        let topic = world.topic("t");
+        let free = world.accumulator.free();
+        let first = send_one(&mut world, &topic, 1, 9);
+        assert!(finish(&mut world, &[first])[0].is_ok());
+        world.storm.mute = 1000;
+        let mut deliveries = vec![send_one(&mut world, &topic, 1, 0)];
+        pass(&mut world, 2 * MS);
+        deliveries.extend(send(&mut world, &topic, &[Some(100 * MS)]));
+        pass(&mut world, 2 * MS);
+        assert_eq!(world.log("t", 0), ["000009", "000000", "000000"]);
+        world.storm.mute = 0;
+        if away < 100 * MS {
+            pass(&mut world, 100 * MS);
+        }
+        world.kill_for(0, away);
+        let outcomes = finish(&mut world, &deliveries);
+        expired(&outcomes[1], Written::Possibly, 100 * MS);
+        assert!(outcomes[0].is_ok(), "{outcomes:?}");
+        assert_eq!(world.log("t", 0).len(), 3, "{:?}", watch.all());
+        // And what follows is sent under a new epoch, or the old one.
+        let more = send_one(&mut world, &topic, 1, 1);
+        assert!(finish(&mut world, &[more])[0].is_ok());
         drop(deliveries);
         no_memory_leaked(&mut world, free);
     }
