@@ -12,7 +12,7 @@ varint_boundary      batch_encoder src/wire/varint.rs s/value < 1 << 14 {/value 
 header_count_length  batch_encoder src/wire/record.rs s/payload += signed_len(fields.headers.len() as i64)/payload += super::varint::unsigned_len(fields.headers.len() as u64)/
 max_timestamp        batch_encoder src/accumulator/drain.rs s/chain.max_timestamp = chain.max_timestamp.max(header.max_timestamp())/chain.max_timestamp = header.max_timestamp()/
 renumbered_largest   batch_encoder src/accumulator/renumber.rs s/largest = largest.max(timestamp_delta)/largest = timestamp_delta/
-trusted_count        responses src/wire/metadata.rs s/let mut partitions = Vec::new();/let mut partitions = Vec::with_capacity(r.clone().array("partitions")?);/
+trusted_count        responses src/wire/metadata.rs s/for _ in 0..r.array("topics")? {/let count = r.array("topics")?; response.topics.reserve(count); for _ in 0..count {/
 unchecked_skip       responses src/wire/codec.rs s/self.take(count \* 4, what)?;/self.at += count * 4;/
 negative_frame       responses src/wire/frame.rs s/usize::try_from(i32::from_be_bytes(\*size)).unwrap_or(usize::MAX)/i32::from_be_bytes(*size).unsigned_abs() as usize/
 version_gate         responses src/wire/produce.rs s/log_start_offset: if version >= 5/log_start_offset: if version >= 4/

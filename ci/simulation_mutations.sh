@@ -41,7 +41,8 @@ model='relaxed_commit      commit accumulator::models::between_seal_and_settle'
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-target=${CARGO_TARGET_DIR:-$root/target}
+# Its own: cargo would take a mutated tree's build for that of the tree.
+target=${CARGO_TARGET_DIR:-$root/target}/mutations
 seeds=${SEEDS:-20000}
 unset FROM
 work=$(mktemp -d)

@@ -193,7 +193,8 @@ impl Plan {
             forgetful: dice.chance(70),
             recreates: dice.chance(80),
             close_early: dice.chance(200),
-            limits: dice.swarm(300),
+            // Where all have one, whole batches end.
+            limits: if dice.chance(100) { 950 } else { dice.swarm(300) },
         }
     }
 
