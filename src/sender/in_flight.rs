@@ -333,10 +333,11 @@ impl PartitionState {
         self.left_behind.1 += if batch.may_be_written() { records } else { 0 };
     }
 
-    /// Everything at ring positions below `mark` is out of the ring and has its answer. `head`: the ring's.
+    /// Everything at ring positions below `mark` is out of the ring and has its answer, or is told and waits. `head`: the
+    /// ring's.
     pub fn is_flushed(&self, mark: u64, head: u64) -> bool {
         head >= mark
-            && self.queue.iter().all(|batch| batch.position >= mark)
+            && self.queue.iter().all(|batch| batch.told || batch.position >= mark)
             && self.unacked_positions.iter().all(|position| *position >= mark)
     }
 }

@@ -1,5 +1,6 @@
 //! Records that have less time than `delivery.timeout.ms`: each fails alone and in time, and what is told is true.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::World;
@@ -7,7 +8,7 @@ use super::{MS, Outcome, Watch, check_told, config, finish, no_memory_leaked, op
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryErrorKind, Written};
-use crate::sender::TopicShared;
+use crate::sender::{Command, Ticket, TopicShared};
 use crate::testing::{BrokerOptions, ErrorCode, Fault, ProduceContext};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -161,6 +162,13 @@ fn a_batch_of_which_all_were_told_goes_on_if_it_has_numbers() {
         for (outcome, waited) in outcomes.iter().zip([100, 200, 300]) {
             expired(outcome, Written::Possibly, waited * MS);
         }
+        // Nobody waits for what nobody waits for.
+        world.kill_for(0, 2 * SECOND);
+        pass(&mut world, 50 * MS);
+        let ticket: Arc<Ticket> = Arc::default();
+        world.shared.command(Command::Flush(ticket.clone()));
+        pass(&mut world, 50 * MS);
+        assert!(ticket.is_done());
         pass(&mut world, 3 * SECOND);
         let more = send_one(&mut world, &topic, 1, 3);
         assert!(finish(&mut world, &[more])[0].is_ok());
