@@ -198,15 +198,14 @@ impl Topic {
             return Err(Refusal::NotReady);
         }
         let current = self.shared.sticky.current().filter(|current| (*current as u32) < count);
-        let mut full = None;
-        if let Some(partition) = current.and_then(|current| self.shared.partition(current as u32)) {
-            match put(partition, false) {
-                Err(Full::WouldOpen) => {}
-                Err(why) if why.is_full() => full = Some((partition, why)),
-                result => return result.map_err(Refusal::Full),
-            }
+        let Some(partition) = current.and_then(|current| self.shared.partition(current as u32)) else {
+            return self.append_elsewhere(current, count, None, put);
+        };
+        match put(partition, false) {
+            Err(Full::WouldOpen) => self.append_elsewhere(current, count, None, put),
+            Err(why) if why.is_full() => self.append_elsewhere(current, count, Some((partition, why)), put),
+            result => result.map_err(Refusal::Full),
         }
-        self.append_elsewhere(current, count, full, put)
     }
 
     /// The present partition takes no more, or it is `full`: then its broker may be stuck, and another one have room.

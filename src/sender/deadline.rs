@@ -189,8 +189,12 @@ impl Sender {
                 self.partitions[id as usize].queue.insert(at - 1, batch);
             } else {
                 at -= 1;
-                // Also without a stamp: a search counts places in the queue.
-                self.lose_numbers(&batch);
+                if batch.stamp.is_some() {
+                    self.lose_numbers(&batch);
+                } else if let Some(walk) = &mut self.partitions[id as usize].walk_back {
+                    // It counts places in the queue.
+                    walk.at -= usize::from(at < walk.at);
+                }
                 self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
             }
         }
@@ -245,5 +249,7 @@ impl Sender {
             }
         }
         batch.told = batch.live() == 0;
+        // A flush may be over.
+        self.settled |= batch.told;
     }
 }

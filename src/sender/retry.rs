@@ -173,6 +173,9 @@ impl Sender {
     /// An expired batch that was in flight has come back undelivered: only its sequence numbers are left to care for.
     pub(super) fn drop_told(&mut self, batch: Batch) {
         stepped(Step::ToldComesBack);
+        if self.is_stored(&batch) {
+            return self.delivered_before(batch);
+        }
         self.lose_numbers(&batch);
         self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
     }
@@ -196,7 +199,10 @@ impl Sender {
         if batch.stamp.is_some() {
             // What follows needs new ones.
             partition.sequences.spoil();
-            if batch.possibly_written || batch.doubtful {
+            let unclear = batch.possibly_written || batch.doubtful;
+            // Nothing is accepted behind one.
+            let behind_gap = partition.gap.is_some_and(|gap| gap < batch.number);
+            if unclear && !behind_gap {
                 // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
                 // Its own place in a search counts other parts of the same batch; another batch may stand further back.
                 let before = match partition.walk_back {
@@ -206,7 +212,7 @@ impl Sender {
                 for earlier in partition.queue.iter_mut().take(before) {
                     earlier.doubtful |= earlier.is_unclear();
                 }
-            } else if !batch.astray {
+            } else if !unclear && !batch.astray {
                 partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
             }
         }
@@ -327,10 +333,13 @@ impl Sender {
             partition.walk_back = Some(WalkBack { at });
             return;
         }
-        while let Some(at) = self.partitions[id as usize].queue.iter().position(|queued| queued.doubtful)
+        let ends = |queued: &Batch| queued.doubtful || queued.told;
+        while let Some(at) = self.partitions[id as usize].queue.iter().position(ends)
             && let Some(batch) = self.partitions[id as usize].queue.remove(at)
         {
-            stepped(Step::DoubtfulGivenUp);
+            if batch.doubtful {
+                stepped(Step::DoubtfulGivenUp);
+            }
             self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
         let partition = &mut self.partitions[id as usize];

@@ -158,17 +158,23 @@ fn a_batch_of_which_all_were_told_goes_on_if_it_has_numbers() {
         let topic = world.topic("t");
         let free = world.accumulator.free();
         let deliveries = send(&mut world, &topic, &[Some(100 * MS), Some(200 * MS), Some(300 * MS)]);
+        let flush = |world: &mut World| {
+            let ticket: Arc<Ticket> = Arc::default();
+            world.shared.command(Command::Flush(ticket.clone()));
+            pass(world, MS);
+            ticket
+        };
+        pass(&mut world, 50 * MS);
+        world.kill_for(0, 2 * SECOND);
+        pass(&mut world, 50 * MS);
+        // Nobody waits for what nobody waits for.
+        let early = flush(&mut world);
         let outcomes = finish(&mut world, &deliveries);
         for (outcome, waited) in outcomes.iter().zip([100, 200, 300]) {
             expired(outcome, Written::Possibly, waited * MS);
         }
-        // Nobody waits for what nobody waits for.
-        world.kill_for(0, 2 * SECOND);
-        pass(&mut world, 50 * MS);
-        let ticket: Arc<Ticket> = Arc::default();
-        world.shared.command(Command::Flush(ticket.clone()));
-        pass(&mut world, 50 * MS);
-        assert!(ticket.is_done());
+        pass(&mut world, MS);
+        assert!(early.is_done() && flush(&mut world).is_done());
         pass(&mut world, 3 * SECOND);
         let more = send_one(&mut world, &topic, 1, 3);
         assert!(finish(&mut world, &[more])[0].is_ok());
