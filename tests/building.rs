@@ -63,7 +63,7 @@ fn few_files_process() {
     let before = {
         let last = Cell::new(open());
         wait_until(&|| {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(300));
             last.replace(open()) == last.get()
         });
         last.get()
@@ -76,7 +76,9 @@ fn few_files_process() {
             assert!(failing.build().is_err(), "{key}={value}");
             assert_eq!(Arc::strong_count(&token), 1, "{key}={value}: its listener and its sink are gone");
         }
-        // No file left: the configuration is fine, and the system refuses.
+        // No file left: the configuration is fine, and the system refuses. (An end of the broker's that closes only now
+        // would leave one.)
+        wait_until(&|| open() == before);
         let used: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         let error = builder(&servers, driver, &token).build().unwrap_err().to_string();
         drop(used);
