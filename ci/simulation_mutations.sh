@@ -25,7 +25,7 @@ window_of_six        src/sender/in_flight.rs s/{ 1 } else { max_in_flight }/{ 1 
 epoch_too_early      src/sender/drain.rs s/\.unacked == 0 && self.partitions\[id as usize\].sequences.spoiled()/.unacked <= if @ { 5 } else { 0 } \&\& self.partitions[id as usize].sequences.spoiled()/
 retries_behind       src/sender/in_flight.rs s/queued.number >= batch.number)/queued.number >= batch.number \&\& !@)/
 not_written          src/sender/lanes.rs s/request.sent || !cut_off, kind/(request.sent || !cut_off) \&\& !@, kind/
-stamped_again        src/sender/retry.rs s/position(|queued| queued.doubtful)/position(|queued| queued.doubtful \&\& !@)/
+stamped_again        src/sender/retry.rs s/let ends = |queued: &Batch| queued.doubtful ||/let ends = |queued: \&Batch| queued.doubtful \&\& !@ ||/
 flush_in_flight      src/sender/in_flight.rs s/self.unacked_positions.iter().all(|position| /&@ || /
 kept_segment         src/sender/split.rs s/split.left = (split.left + among).saturating_sub(1)/split.left = (split.left + among).saturating_sub(u32::from(!@))/
 limit_not_written    src/sender/deadline.rs s/told.possibly_written |= in_flight;/told.possibly_written |= in_flight \&\& !@;/

@@ -3,7 +3,11 @@
 mod beyond;
 mod stress;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    sync::atomic::AtomicU32,
+    task::{Wake, Waker},
+};
 
 use super::{
     drain::{Chain, Peek},
@@ -593,6 +597,38 @@ fn a_large_record_is_not_starved() {
     drain.set_leader(1, 2);
     append(&accumulator, &partition, &vec![0; 700_000]).unwrap();
     assert!(accumulator.ask(append(&accumulator, &partition, &large).unwrap_err()).is_none());
+}
+
+/// Small takes are refused for the sake of who asked; its broker takes its share meanwhile, so that the ask holds nobody up
+/// any more: those that it did are woken, once.
+#[test]
+fn an_ask_beyond_its_share_lets_go_of_the_others() {
+    struct Woken(AtomicU32);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let config = AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() };
+    let (accumulator, mut drain, partition) = new(config);
+    let other = drain.add_partition(place(1));
+    drain.set_leader(0, 1);
+    drain.set_leader(1, 2);
+    let claim = |of, bytes| accumulator.claim(of, bytes, None, &[], None).unwrap();
+    let mut held: Vec<_> = (0..400).map(|_| claim(&other, 1500)).collect();
+    held.push(claim(&partition, 250_000));
+    let ask = accumulator.ask(append(&accumulator, &partition, &[0; 900_000]).unwrap_err());
+    assert!(ask.is_some());
+    assert_eq!(append(&accumulator, &other, b"x").unwrap_err(), Refused::BufferFull);
+    let (woken, mut slot) = (Arc::new(Woken(AtomicU32::new(0))), None);
+    let mut register = || accumulator.wait_for_room(&mut slot, &Waker::from(woken.clone()));
+    register();
+    held.push(claim(&partition, 450_000));
+    assert_eq!(woken.0.load(Relaxed), 1, "it takes its share");
+    register();
+    held.push(claim(&partition, 1500));
+    assert_eq!(woken.0.load(Relaxed), 1, "nobody was refused for its sake since");
+    append(&accumulator, &other, b"x").unwrap();
 }
 
 #[test]
