@@ -7,6 +7,7 @@ use super::Sender;
 use super::connection::{Asked, Request, State};
 use super::idempotence::Identity;
 use super::in_flight::{Batch, Part, Run};
+use super::steps::{Step, stepped};
 use super::timers::Timer;
 use super::transmit::{ConnectionId, Piece, Transmit};
 use crate::accumulator::Leave;
@@ -21,6 +22,9 @@ pub const BATCH_HEADER: u32 = record_batch::LEN as u32;
 /// batches cost a system call, an answer and a wake-up each (PERF.md).
 const GROW_TO: u32 = 256 << 10;
 
+/// The same for a batch that is full within this time as writers are going now, while the sender is at it anyway.
+const FULL_WITHIN: Duration = Duration::from_millis(1);
+
 /// Unanswered bytes per connection beyond which nothing is added; the broker reads one request at a time anyway.
 const UNANSWERED_MAX: usize = 16 << 20;
 
@@ -34,6 +38,8 @@ enum Verdict {
     Now,
     /// Not before this time, if nothing else happens.
     At(Duration),
+    /// It could, but will soon be larger: not before it has grown, or this time.
+    Grown(Duration),
     /// An event will tell: an ack, metadata, a producer id.
     OnEvent,
 }
@@ -70,12 +76,33 @@ impl Sender {
         if partition.leader < 0 && (peek.any || !partition.queue.is_empty()) {
             self.want_metadata();
         }
-        match self.verdict(id, peek.any, peek.bytes, peek.complete) {
+        let verdict = self.verdict(id, peek.any, peek.bytes, peek.complete);
+        if verdict != Verdict::Now {
+            let partition = &self.partitions[id as usize];
+            let grows = matches!(verdict, Verdict::Grown(_)) || partition.unacked > 0 || !partition.queue.is_empty();
+            self.let_grow(id, grows);
+        }
+        match verdict {
             Verdict::Now => self.list(id),
             Verdict::At(at) => self.arm_partition(id, at),
+            Verdict::Grown(at) => {
+                stepped(Step::WaitsToGrow);
+                self.arm_partition(id, at);
+            }
             Verdict::OnEvent => {}
         }
         self.arm_expiry(id);
+    }
+
+    /// Whether the open batch goes on beyond `batch.size`, and the sender is told only when it has [`GROW_TO`] bytes.
+    fn let_grow(&mut self, id: u32, grows: bool) {
+        let partition = &mut self.partitions[id as usize];
+        // Writers have these in their caches.
+        if std::mem::replace(&mut partition.grows, grows) != grows {
+            let leave_at = if grows { GROW_TO.max(self.config.batch_size) } else { self.config.batch_size };
+            partition.ring.busy.store(grows, Ordering::Relaxed);
+            partition.ring.leave_at.store(leave_at, Ordering::Relaxed);
+        }
     }
 
     /// A batch's time counts from its first record. One that cannot leave takes no more for long, so that those who come
@@ -178,18 +205,35 @@ impl Sender {
         if !partition.queue.is_empty() {
             return Verdict::Now;
         }
-        let enough = if partition.unacked > 0 { GROW_TO.max(self.config.batch_size) } else { self.config.batch_size };
-        let enough = u64::from(enough.min(partition.ring.limit.load(Ordering::Relaxed) / 2));
-        let due = partition.seen.first().unwrap_or(now) + self.config.linger;
+        let since = partition.seen.first().unwrap_or(now);
+        let due = since + self.config.linger;
         let head = self.drain.head_position(id);
         let due = partition.hurry.filter(|(_, mark)| *mark > head).map_or(due, |(at, _)| due.min(at));
-        let at_once = complete
-            || bytes >= enough
+        let must = complete
             || now >= due
             || partition.flush_to > head
             || self.closing.is_some()
             || self.shared.accumulator.under_pressure();
-        if at_once { Verdict::Now } else { Verdict::At(due) }
+        let most = partition.ring.limit.load(Ordering::Relaxed) / 2;
+        let grown = u64::from(GROW_TO.max(self.config.batch_size).min(most));
+        let enough = if partition.unacked > 0 { grown } else { u64::from(self.config.batch_size.min(most)) };
+        if must || bytes >= grown {
+            Verdict::Now
+        } else if bytes < enough {
+            Verdict::At(due)
+        } else if self.grows_fast(bytes, grown, now - since) {
+            Verdict::Grown(due.min(since + FULL_WITHIN))
+        } else {
+            Verdict::Now
+        }
+    }
+
+    /// What has grown to `bytes` in `elapsed` is `grown` within [`FULL_WITHIN`] if it goes on like that. A burst after
+    /// silence, or a few records, show nothing yet.
+    fn grows_fast(&self, bytes: u64, grown: u64, elapsed: Duration) -> bool {
+        let at_work = self.drained_at.is_some_and(|at| self.now.monotonic <= at + FULL_WITHIN);
+        let fast = u128::from(bytes) * FULL_WITHIN.as_nanos() >= u128::from(grown) * elapsed.as_nanos();
+        at_work && fast && bytes >= grown / 16
     }
 
     /// Nothing of the partition itself keeps its next batch from leaving.
@@ -341,6 +385,7 @@ impl Sender {
             });
         }
         let now = self.now.monotonic;
+        self.drained_at = Some(now);
         self.use_topic(self.partitions[id as usize].topic);
         let partition = &mut self.partitions[id as usize];
         let opened = partition.seen.first().unwrap_or(now);
@@ -471,9 +516,7 @@ impl Sender {
         partition.unacked += 1;
         partition.unacked_positions.push(batch.position);
         partition.lane = Some(lane);
-        // From now on the open batch grows.
-        partition.ring.busy.store(true, Ordering::Relaxed);
-        partition.ring.leave_at.store(GROW_TO.max(self.config.batch_size), Ordering::Relaxed);
+        self.let_grow(id, true);
         self.consider(id);
         // After the look: it counts only what its connection has already, which this batch is not.
         let expires = batch.opened + self.config.delivery_timeout;
@@ -482,7 +525,7 @@ impl Sender {
         self.arm_expiry(id);
     }
 
-    /// An answer or a loss: the batch is no longer in flight.
+    /// An answer or a loss: the batch is no longer in flight. A look at the partition comes next.
     pub(super) fn book_out(&mut self, batch: &mut Batch) {
         if std::mem::take(&mut batch.on_lane) {
             self.shared.tally.came_back(batch.live());
@@ -495,10 +538,6 @@ impl Sender {
         if partition.unacked == 0 {
             partition.lane = None;
             partition.expires = None;
-            if partition.queue.is_empty() {
-                partition.ring.busy.store(false, Ordering::Relaxed);
-                partition.ring.leave_at.store(self.config.batch_size, Ordering::Relaxed);
-            }
         }
         self.settled = true;
     }

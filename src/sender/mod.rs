@@ -86,6 +86,8 @@ pub struct Sender {
     /// The rings' reading side.
     drain: Drain,
     now: Now,
+    /// When a batch was last taken out of a ring.
+    drained_at: Option<Duration>,
     random: Random,
     timers: Timers,
     /// By the id that the accumulator gave the partition.
@@ -164,6 +166,7 @@ impl Sender {
             shared,
             drain,
             now: Now::default(),
+            drained_at: None,
             random: Random::new(seed),
             timers: Timers::default(),
             partitions: Vec::new(),

@@ -26,6 +26,8 @@ pub enum Step {
     ToldAlone,
     /// A record's own time is over, and it is taken out of its batch.
     TakenOut,
+    /// A batch could leave, and waits to be larger.
+    WaitsToGrow,
 }
 
 /// How often each transition was taken on this thread.
@@ -36,7 +38,7 @@ pub struct Taken {
     /// By decision.
     pub decision: [u64; 6],
     /// By step.
-    pub step: [u64; 10],
+    pub step: [u64; 11],
 }
 
 #[cfg(feature = "testing")]

@@ -1,10 +1,16 @@
-//! When a batch leaves: at linger, at `batch.size`, and neither before nor much later.
+//! When a batch leaves: at linger, at `batch.size` or when it has grown, and neither before nor much later.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::stage::Stage;
 use super::world::World;
 use super::{MS, Watch, config, finish, options, pass, send_all};
+use crate::accumulator::Attach;
+use crate::sender::TopicShared;
 use crate::testing::Fault;
+use crate::wire::header::ApiKey;
+use crate::wire::record::Fields;
 
 const LONG: Duration = Duration::from_secs(100);
 
@@ -55,4 +61,94 @@ fn a_record_above_batch_size_leaves_at_once() {
     assert_eq!(watch.all().iter().map(|met| met.count).collect::<Vec<_>>(), [1]);
     assert_eq!(finish(&mut world, &[delivery])[0].as_ref().unwrap().offset(), Some(0));
     assert_eq!(world.log("t", 0)[0].len(), 50_000);
+}
+
+const US: Duration = Duration::from_micros(1);
+
+/// A broker that answers at once, and a topic of one partition. Nothing left for a while.
+fn quiet(batch_size: u32) -> (Stage, Arc<TopicShared>) {
+    let config = config().linger(LONG).batch_size(batch_size).enable_idempotence(false);
+    let mut stage = Stage::new(options(1), config, "127.0.0.1:1000");
+    let topic = stage.topic("t");
+    stage.run(5 * MS);
+    (stage, topic)
+}
+
+/// So many records of a little more than 1 kB, at once. Their deliveries are kept by nobody.
+fn burst(stage: &mut Stage, topic: &TopicShared, records: usize) {
+    let fields = Fields { value: Some(&[b'v'; 1000]), ..Fields::default() };
+    for _ in 0..records {
+        let ring = topic.partition(0).unwrap();
+        drop(stage.accumulator.append(ring, &fields, None, Attach::Delivery, true, None).unwrap());
+    }
+    stage.run(Duration::ZERO);
+}
+
+/// When produce requests left, from `since` on.
+fn left(stage: &Stage, since: Duration) -> Vec<Duration> {
+    let produced = stage.asked.iter().filter(|asked| asked.api == ApiKey::PRODUCE);
+    produced.map(|asked| asked.at).filter(|at| *at >= since).map(|at| at - since).collect()
+}
+
+#[test]
+fn a_fast_stream_leaves_in_large_batches() {
+    let (mut stage, topic) = quiet(16_384);
+    let start = stage.now;
+    // 1 GB/s: 16 KiB take 16 µs, 256 KiB 260 µs.
+    for _ in 0..300 {
+        burst(&mut stage, &topic, 10);
+        stage.run(10 * US);
+    }
+    let left = left(&stage, start);
+    assert_eq!(left[0], 10 * US, "nothing had left for long");
+    assert!(left[1..].windows(2).all(|pair| pair[1] - pair[0] >= 250 * US), "{left:?}");
+    assert!(left.len() >= 11, "{left:?}");
+}
+
+#[test]
+fn what_a_stream_leaves_behind_does_not_linger() {
+    let (mut stage, topic) = quiet(16_384);
+    burst(&mut stage, &topic, 17);
+    stage.run(100 * US);
+    let since = stage.now;
+    for _ in 0..5 {
+        burst(&mut stage, &topic, 10);
+    }
+    stage.run(LONG / 2);
+    assert_eq!(left(&stage, since), [MS]);
+}
+
+#[test]
+fn a_slow_stream_leaves_at_batch_size() {
+    let (mut stage, topic) = quiet(16_384);
+    let start = stage.now;
+    // 100 MB/s: 256 KiB would take 2.6 ms.
+    for _ in 0..100 {
+        burst(&mut stage, &topic, 10);
+        stage.run(100 * US);
+    }
+    let expected: Vec<_> = (0..50).map(|nth| (200 * nth + 100) * US).collect();
+    assert_eq!(left(&stage, start), expected);
+}
+
+#[test]
+fn a_burst_after_silence_leaves_at_once() {
+    let (mut stage, topic) = quiet(16_384);
+    let start = stage.now;
+    for _ in 0..3 {
+        burst(&mut stage, &topic, 17);
+        stage.run(2 * MS);
+    }
+    assert_eq!(left(&stage, start), [Duration::ZERO, 2 * MS, 4 * MS]);
+}
+
+#[test]
+fn records_that_fill_a_small_batch_each_leave_at_once() {
+    let (mut stage, topic) = quiet(1);
+    let start = stage.now;
+    for _ in 0..5 {
+        burst(&mut stage, &topic, 1);
+        stage.run(10 * US);
+    }
+    assert_eq!(left(&stage, start), [0, 10, 20, 30, 40].map(|at| at * US));
 }

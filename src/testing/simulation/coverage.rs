@@ -90,7 +90,7 @@ const MEANT: [[bool; 4]; 5] = [
     [false; 4],
 ];
 const DECISIONS: [&str; 6] = ["Delivered", "Retry", "Split", "CutOut", "OutOfSequence", "Fail"];
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "search for what is stored",
     "search goes further back",
     "search in vain",
@@ -101,6 +101,7 @@ const STEPS: [&str; 10] = [
     "doubtful batch given up",
     "record told before its batch",
     "record taken out of its batch in time",
+    "batch waits to grow",
 ];
 const IDENTITY: [&str; 4] = ["Off", "Wanted", "Asked", "Known"];
 const IDENTITY_MOVES: [(usize, usize); 4] = [(1, 2), (2, 1), (2, 3), (3, 1)];
