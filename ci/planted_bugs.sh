@@ -8,8 +8,9 @@ set -euo pipefail
 
 # NAME TARGET FILE SED-EXPRESSION
 mistakes=$(cat <<'END'
-varint_boundary      batch_encoder src/wire/varint.rs s/value < 1 << 14 {/value <= 1 << 14 {/
-header_count_length  batch_encoder src/wire/record.rs s/payload += signed_len(fields.headers.len() as i64)/payload += super::varint::unsigned_len(fields.headers.len() as u64)/
+varint_boundary      batch_encoder src/wire/varint.rs /pub fn put_unsigned/,/^}/s/value < 1 << 14/value <= 1 << 14/
+short_limit          batch_encoder src/wire/varint.rs s/SHORT: u64 = 1 << 14/SHORT: u64 = 1 << 15/
+header_count_length  batch_encoder src/wire/record.rs s/unsigned_len(zigzag_len(fields.headers.len()))/unsigned_len(fields.headers.len() as u64)/
 max_timestamp        batch_encoder src/accumulator/drain.rs s/chain.max_timestamp = chain.max_timestamp.max(header.max_timestamp())/chain.max_timestamp = header.max_timestamp()/
 renumbered_largest   batch_encoder src/accumulator/renumber.rs s/largest = largest.max(timestamp_delta)/largest = timestamp_delta/
 trusted_count        responses src/wire/metadata.rs s/for _ in 0..r.array("topics")? {/let count = r.array("topics")?; response.topics.reserve(count); for _ in 0..count {/

@@ -3,7 +3,7 @@
 //! `length varint | attributes 0 | timestamp delta varlong | offset delta varint | key | value | headers`, each of
 //! key and value as a varint length (-1: null) and bytes.
 
-use super::varint::{put_signed, signed_len};
+use super::varint::{SHORT, ShortOnes, put_signed, put_unsigned, signed_len, unsigned_len, zigzag, zigzag_len};
 
 /// A record header: a key and an optional value. Order and repeated keys are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,21 +34,21 @@ pub struct Shape {
 
 #[inline(always)]
 fn bytes_len(bytes: Option<usize>) -> usize {
-    bytes.map_or(1, |len| signed_len(len as i64) + len)
+    bytes.map_or(1, |len| unsigned_len(zigzag_len(len)) + len)
 }
 
 impl Shape {
     /// Measures `fields`.
-    #[inline]
+    #[inline(always)]
     pub fn of(fields: &Fields<'_>) -> Self {
         Self::with_value_len(fields, fields.value.map(<[u8]>::len))
     }
 
     /// Measures `fields` with a value of `value_len` bytes in place of its own.
-    #[inline]
+    #[inline(always)]
     pub fn with_value_len(fields: &Fields<'_>, value_len: Option<usize>) -> Self {
         let mut payload = bytes_len(fields.key.map(<[u8]>::len)) + bytes_len(value_len);
-        payload += signed_len(fields.headers.len() as i64);
+        payload += unsigned_len(zigzag_len(fields.headers.len()));
         for header in fields.headers {
             payload += bytes_len(Some(header.key.len())) + bytes_len(header.value.map(<[u8]>::len));
         }
@@ -65,7 +65,7 @@ impl Shape {
     #[inline]
     pub fn len(self, timestamp_delta: i64, offset_delta: i32) -> usize {
         let body = self.body_len(timestamp_delta, offset_delta);
-        signed_len(body as i64) + body
+        unsigned_len(zigzag_len(body)) + body
     }
 
     /// No record with these fields is longer, wherever it lies.
@@ -77,7 +77,19 @@ impl Shape {
     /// Writes what comes before the key and returns its length, at most 5 + 1 + 10 + 5.
     #[inline(always)]
     pub fn put_head(self, out: &mut [u8], timestamp_delta: i64, offset_delta: i32) -> usize {
-        let mut at = put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
+        let len = zigzag_len(self.body_len(timestamp_delta, offset_delta));
+        let (timestamp, offset) = (zigzag(timestamp_delta), zigzag(i64::from(offset_delta)));
+        // Almost always; every record has at least 7 bytes, most have more than 8.
+        if len | timestamp | offset < SHORT
+            && let Some(out) = out.first_chunk_mut()
+        {
+            let mut head = ShortOnes::default();
+            for number in [len, 0, timestamp, offset] {
+                head.push(number);
+            }
+            return head.put(out);
+        }
+        let mut at = put_unsigned(out, len);
         out[at] = 0;
         at += 1;
         at += put_signed(&mut out[at..], timestamp_delta);
@@ -100,7 +112,7 @@ pub fn put_bytes(out: &mut [u8], bytes: Option<&[u8]>) -> usize {
     let Some(bytes) = bytes else {
         return put_signed(out, -1);
     };
-    let at = put_signed(out, bytes.len() as i64);
+    let at = put_unsigned(out, zigzag_len(bytes.len()));
     out[at..at + bytes.len()].copy_from_slice(bytes);
     at + bytes.len()
 }
@@ -108,7 +120,7 @@ pub fn put_bytes(out: &mut [u8], bytes: Option<&[u8]>) -> usize {
 /// The number of headers and each of them. Returns what was written.
 #[inline(always)]
 pub fn put_headers(out: &mut [u8], headers: &[Header<'_>]) -> usize {
-    let mut at = put_signed(out, headers.len() as i64);
+    let mut at = put_unsigned(out, zigzag_len(headers.len()));
     for header in headers {
         at += put_bytes(&mut out[at..], Some(header.key.as_bytes()));
         at += put_bytes(&mut out[at..], header.value);
@@ -128,6 +140,15 @@ mod tests {
         shape.put(&mut out, &fields, -1, 300);
         // Length 11, attributes, delta -1, offset 300, key, null, one header with an empty value.
         assert_eq!(out, [22, 0, 1, 0xd8, 0x04, 2, b'k', 1, 2, 2, b'h', 0]);
+    }
+
+    #[test]
+    fn the_shortest_record_has_seven_bytes() {
+        let shape = Shape::of(&Fields::default());
+        let mut out = [0xaa; 7];
+        assert_eq!(shape.len(0, 0), out.len());
+        shape.put(&mut out, &Fields::default(), 0, 0);
+        assert_eq!(out, [12, 0, 0, 0, 1, 1, 0]);
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! Unsigned LEB128 varints and their zig-zag forms, as Kafka's record format uses them.
 
 /// Length of `value` as an unsigned varint: 1 to 10 bytes.
-#[inline]
+#[inline(always)]
 pub const fn unsigned_len(value: u64) -> usize {
-    // ceil(bits / 7) without a division; zero takes one byte.
-    let bits = 64 - (value | 1).leading_zeros() as usize;
-    (bits * 9 + 64) / 64
+    if value < 1 << 7 {
+        1
+    } else if value < 1 << 14 {
+        2
+    } else {
+        // ceil(bits / 7) without a division.
+        let bits = 64 - value.leading_zeros() as usize;
+        (bits * 9 + 64) / 64
+    }
 }
 
 /// Zig-zag: small magnitudes of either sign become small numbers.
@@ -20,8 +26,14 @@ pub const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
+/// Zig-zag of what is never negative.
+#[inline(always)]
+pub const fn zigzag_len(len: usize) -> u64 {
+    (len as u64) << 1
+}
+
 /// Length of `value` as a zig-zag varint.
-#[inline]
+#[inline(always)]
 pub const fn signed_len(value: i64) -> usize {
     unsigned_len(zigzag(value))
 }
@@ -51,6 +63,33 @@ fn put_long(out: &mut [u8], mut value: u64) -> usize {
     }
     out[at] = value as u8;
     at + 1
+}
+
+/// Below this value one or two bytes are enough.
+pub const SHORT: u64 = 1 << 14;
+
+/// A few varints below [`SHORT`], 8 bytes together at most, put together in a register.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShortOnes {
+    bytes: u64,
+    bits: u32,
+}
+
+impl ShortOnes {
+    /// One more behind the others.
+    #[inline(always)]
+    pub fn push(&mut self, value: u64) {
+        let (bytes, bits) = if value < 1 << 7 { (value, 8) } else { (value & 0x7f | 0x80 | value >> 7 << 8, 16) };
+        self.bytes |= bytes << self.bits;
+        self.bits += bits;
+    }
+
+    /// Writes them, and zeros behind them. Returns their length.
+    #[inline(always)]
+    pub fn put(self, out: &mut [u8; 8]) -> usize {
+        *out = self.bytes.to_le_bytes();
+        self.bits as usize / 8
+    }
 }
 
 /// Writes `value` in zig-zag form at the start of `out`, which must have room, and returns the length.
@@ -105,6 +144,18 @@ mod tests {
             if let Ok(small) = i32::try_from(value) {
                 prop_assert_eq!(Reader::new(&out, true).varint("value"), Ok(small));
             }
+        }
+
+        #[test]
+        fn short_ones_are_the_same_as_one_by_one(values in proptest::collection::vec(0..SHORT, 0..5)) {
+            let (mut together, mut expected) = (ShortOnes::default(), Vec::new());
+            for value in values {
+                together.push(value);
+                expected.extend(digits(value.into()));
+            }
+            let mut out = [0xaa; 8];
+            let len = together.put(&mut out);
+            prop_assert_eq!(&out[..len], &expected[..]);
         }
 
         #[test]
