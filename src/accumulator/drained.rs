@@ -2,10 +2,12 @@
 //!
 //! *Why this is sound*: (a) a drained segment belongs to the sender until it calls `release` for it (clause (f) of
 //! `arena.rs`). Every method here is the sender's, which has one thread, names only segments that its `Drain` gave it and
-//! did not release, and writes only to those of which the kernel holds nothing; (b) of `entry`, `base_timestamp` and `bytes`
+//! did not release, and writes only to those of which the kernel holds nothing; (b) of `entries`, `base_timestamp` and `bytes`
 //! the callback thread makes use too: of runs that a report named, before the report that releases their segment. A run
 //! that was reported has its result, and what has its result is never renumbered, though other parts of its segment may
 //! be: so nobody writes what the callback thread reads. Those are promises of `sender/` that no type checks.
+
+use std::ops::Range;
 
 use super::{
     Accumulator,
@@ -53,15 +55,19 @@ impl Accumulator {
         first < end
     }
 
-    /// Who is to be told about record `i` of a drained segment that was not released.
-    pub fn entry(&self, segment: u32, i: u32) -> Entry {
+    /// Who is to be told about these records of a drained segment that is not released as long as that is used.
+    pub fn entries(&self, segment: u32, records: Range<u32>) -> impl Iterator<Item = Entry> {
         let header = self.pool.header(segment);
-        if !header.extent().tagged() || u64::from(i) >= header.claim().count() {
-            return Entry::None;
-        }
-        let at = entry::offset(segment as usize * UNIT, header.run().1, i);
-        // SAFETY: clauses (a) and (b).
-        unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, header.base().timestamp)) }
+        let count = if header.extent().tagged() { header.claim().count() as u32 } else { 0 };
+        let (run, units, base_timestamp) = (segment as usize * UNIT, header.run().1, header.base().timestamp);
+        records.map(move |i| {
+            if i >= count {
+                return Entry::None;
+            }
+            let at = entry::offset(run, units, i);
+            // SAFETY: clauses (a) and (b).
+            unsafe { self.pool.arena.read(at, ENTRY as usize, |bytes| entry::read(bytes, base_timestamp)) }
+        })
     }
 
     /// What the timestamp deltas of a drained segment's records count from, Unix ms.

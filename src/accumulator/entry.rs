@@ -46,9 +46,10 @@ pub(super) fn put(out: &mut [u8], attach: Attach, timestamp_delta: i64) {
     out[8..16].copy_from_slice(&((timestamp_delta as u64) << 2 | kind).to_le_bytes());
 }
 
+#[inline]
 pub(super) fn read(bytes: &[u8], base_timestamp: i64) -> Entry {
-    let word = |at: usize| bytes[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let (value, packed) = (word(0), word(8));
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    let (value, packed) = (word(bytes), word(&bytes[8..]));
     let timestamp = base_timestamp.wrapping_add(packed as i64 >> 2);
     match packed & 3 {
         TAG => Entry::Tag { tag: value, timestamp },

@@ -475,8 +475,8 @@ fn entries_come_with_their_records() {
         let mut tags = 0;
         while let Some(chain) = room.drain.drain(0, Leave::Now) {
             for segment in &chain.segments {
-                for i in 0..segment.count {
-                    match room.accumulator.entry(segment.index, i) {
+                for entry in room.accumulator.entries(segment.index, 0..segment.count) {
+                    match entry {
                         Entry::None => {}
                         entry => {
                             assert_eq!(entry, Entry::Tag { tag: 77, timestamp: 1 });

@@ -407,8 +407,7 @@ fn entries_say_who_is_told() {
         read_chain(&accumulator, &chain);
         for segment in &chain.segments {
             deliveries += segment.deliveries;
-            for i in 0..segment.count {
-                let entry = accumulator.entry(segment.index, i);
+            for entry in accumulator.entries(segment.index, 0..segment.count) {
                 if !segment.tagged {
                     assert_eq!(entry, Entry::None);
                     continue;
@@ -424,7 +423,8 @@ fn entries_say_who_is_told() {
                 );
                 seen += 1;
             }
-            assert_eq!(accumulator.entry(segment.index, segment.count), Entry::None);
+            let behind = segment.count..segment.count + 1;
+            assert!(accumulator.entries(segment.index, behind).eq([Entry::None]));
         }
         settle(&mut drain, chain, &partition.place);
     }
@@ -651,10 +651,8 @@ fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
         append(&accumulator, &other, &[9; 40_000]).unwrap();
         assert_eq!(read_chain(&accumulator, &chain).len(), records);
         let segment = &chain.segments[0];
-        for i in 0..segment.count {
-            let expected = if attach == Attach::None { Entry::None } else { Entry::Tag { tag: 7, timestamp: 1_000 } };
-            assert_eq!(accumulator.entry(segment.index, i), expected);
-        }
+        let expected = if attach == Attach::None { Entry::None } else { Entry::Tag { tag: 7, timestamp: 1_000 } };
+        assert!(accumulator.entries(segment.index, 0..segment.count).all(|entry| entry == expected));
         settle(&mut drain, chain, &partition.place);
         drain_all(&mut drain, other.id);
         assert_eq!(used(&accumulator), 0);
@@ -700,7 +698,7 @@ fn a_record_in_flight_keeps_its_last_bytes() {
             let after = accumulator.bytes(segment.offset, segment.len as usize);
             assert!(before == after, "{len} bytes (tagged {tagged}, claimed {claimed}): {chain:?}");
             let entry = if tagged { Entry::Tag { tag: 7, timestamp: 1_000 } } else { Entry::None };
-            assert_eq!(accumulator.entry(segment.index, 0), entry);
+            assert!(accumulator.entries(segment.index, 0..1).eq([entry]));
             settle(&mut drain, chain, &partition.place);
         }
         assert_eq!(accumulator.free(), buffer_memory);

@@ -104,13 +104,21 @@ impl Outcome {
         nth: u32,
         timestamp: i64,
     ) -> Result<RecordMetadata, DeliveryError> {
-        match self {
-            Self::Delivered { base_offset, log_append_time } => Ok(RecordMetadata::new(
-                place.clone(),
-                base_offset.map(|base| base.saturating_add(i64::from(nth))),
-                log_append_time.unwrap_or(timestamp),
-            )),
+        let mut result = match self {
+            Self::Delivered { .. } => Ok(RecordMetadata::new(place.clone(), None, timestamp)),
             Self::Failed(error) => Err(error.clone()),
+        };
+        self.renew(&mut result, nth, timestamp);
+        result
+    }
+
+    /// Makes the result of another record of the range out of one: the topic's count of owners, which the sender and
+    /// other threads have in their caches, is left alone.
+    #[inline]
+    pub(crate) fn renew(&self, result: &mut Result<RecordMetadata, DeliveryError>, nth: u32, timestamp: i64) {
+        if let (Self::Delivered { base_offset, log_append_time }, Ok(metadata)) = (self, result) {
+            metadata.offset = base_offset.map(|base| base.saturating_add(i64::from(nth)));
+            metadata.timestamp = log_append_time.unwrap_or(timestamp);
         }
     }
 }

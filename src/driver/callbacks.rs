@@ -122,23 +122,27 @@ fn tell(
     run: Run,
     outcome: &Outcome,
 ) {
-    for nth in 0..run.count {
-        let told = match shared.accumulator.entry(run.segment, run.first + nth) {
-            Entry::None => continue,
-            Entry::Tag { tag, timestamp } => {
-                let Some(listener) = listener else { continue };
-                let result = outcome.of_record(place, nth, timestamp);
-                catch_unwind(AssertUnwindSafe(|| listener.on_delivery(tag, result.as_ref())))
+    let mut entries = (0..).zip(shared.accumulator.entries(run.segment, run.first..run.first + run.count));
+    let mut lent = outcome.of_record(place, 0, 0);
+    let mut go_on = || {
+        for (nth, entry) in &mut entries {
+            match entry {
+                Entry::None => {}
+                Entry::Tag { tag, timestamp } => {
+                    if let Some(listener) = listener {
+                        outcome.renew(&mut lent, nth, timestamp);
+                        listener.on_delivery(tag, lent.as_ref());
+                    }
+                }
+                Entry::Callback { value, timestamp } => {
+                    // SAFETY: (a).
+                    let callback = unsafe { callback::take(value) };
+                    callback(outcome.of_record(place, nth, timestamp));
+                }
             }
-            Entry::Callback { value, timestamp } => {
-                // SAFETY: (a).
-                let callback = unsafe { callback::take(value) };
-                let result = outcome.of_record(place, nth, timestamp);
-                catch_unwind(AssertUnwindSafe(|| callback(result)))
-            }
-        };
-        if told.is_err() {
-            tracing::error!(%place, "a delivery listener or callback panicked; the next ones are called all the same");
         }
+    };
+    while catch_unwind(AssertUnwindSafe(&mut go_on)).is_err() {
+        tracing::error!(%place, "a delivery listener or callback panicked; the next ones are called all the same");
     }
 }

@@ -288,7 +288,7 @@ impl Script {
         let mut stored = stored.into_iter().enumerate();
         let mut deliveries = Vec::new();
         for segment in &chain.segments {
-            for i in 0..segment.count {
+            for told in self.accumulator.entries(segment.index, 0..segment.count) {
                 let (delta, stored) = stored.next().expect("as many as were counted");
                 let record = lane.expected.pop_front().expect("a record that was never accepted");
                 assert_eq!((stored.offset, stored.timestamp), (delta as i64, record.timestamp));
@@ -300,7 +300,7 @@ impl Script {
                     Attach::Callback(_) => Entry::Callback { value: number << 32, timestamp },
                     _ => Entry::None,
                 };
-                assert_eq!(self.accumulator.entry(segment.index, i), entry);
+                assert_eq!(told, entry);
                 deliveries.extend(record.delivery);
             }
         }

@@ -149,8 +149,8 @@ fn stress(records: u64, close_after: u64, seed: u64) {
                 check_batch(&records, &mut out[partition]);
                 let mut at = 0;
                 for segment in &chain.segments {
-                    for i in 0..segment.count {
-                        if let Entry::Tag { tag, timestamp } = accumulator.entry(segment.index, i) {
+                    for entry in accumulator.entries(segment.index, 0..segment.count) {
+                        if let Entry::Tag { tag, timestamp } = entry {
                             let value = records[at].value.as_deref().unwrap();
                             assert_eq!(
                                 (tag.to_le_bytes(), timestamp),
