@@ -5,14 +5,14 @@ use std::num::{NonZeroI32, NonZeroI64, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::wire::record::Fields;
 pub use crate::wire::record::Header;
 
 /// A record to send. All parts are borrowed; they are copied exactly once, into the batch that goes on the wire.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Record<'a> {
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: &'a [Header<'a>],
+    /// Together, so that they are lent as they are: a copy of what was just written makes the processor wait.
+    pub(crate) fields: Fields<'a>,
     /// Counted from the least there is, which is no partition: so a record fits a cache line.
     pub(crate) partition: Option<NonZeroI32>,
     /// Likewise.
@@ -26,34 +26,41 @@ const _: () = assert!(size_of::<Record<'_>>() == 64);
 
 impl<'a> Record<'a> {
     /// A record with null key, null value and no headers.
+    #[inline]
     pub const fn new() -> Self {
-        Self { key: None, value: None, headers: &[], partition: None, timestamp: None, timeout: None }
+        let fields = Fields { key: None, value: None, headers: &[] };
+        Self { fields, partition: None, timestamp: None, timeout: None }
     }
 
     /// A record with a value and nothing else.
+    #[inline]
     pub fn value(value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self::new().with_value(value)
     }
 
     /// Sets the value. Without it the value is null (a tombstone on a compacted topic).
+    #[inline]
     pub fn with_value(mut self, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
-        self.value = Some(value.as_ref());
+        self.fields.value = Some(value.as_ref());
         self
     }
 
     /// Sets the key. Records with equal keys go to the same partition; an empty key is a key, null is not.
+    #[inline]
     pub fn with_key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
-        self.key = Some(key.as_ref());
+        self.fields.key = Some(key.as_ref());
         self
     }
 
     /// Sets the headers: ordered, keys may repeat, values may be null.
+    #[inline]
     pub fn with_headers(mut self, headers: &'a [Header<'a>]) -> Self {
-        self.headers = headers;
+        self.fields.headers = headers;
         self
     }
 
     /// Sends to this partition, whatever the key.
+    #[inline]
     pub fn with_partition(mut self, partition: i32) -> Self {
         self.partition = NonZeroI32::new(partition.max(i32::MIN + 1) ^ i32::MIN);
         self
@@ -65,6 +72,7 @@ impl<'a> Record<'a> {
     }
 
     /// Milliseconds since the Unix epoch. Default: the time of `send`, to within a millisecond or two.
+    #[inline]
     pub fn with_timestamp(mut self, unix_ms: i64) -> Self {
         self.timestamp = NonZeroI64::new(unix_ms.max(i64::MIN + 1) ^ i64::MIN);
         self
@@ -82,6 +90,7 @@ impl<'a> Record<'a> {
     /// with it. Its batch lingers for half of this time at most.
     ///
     /// Not for every record of a fast stream: it costs an entry in a queue each.
+    #[inline]
     pub fn with_delivery_timeout(mut self, timeout: Duration) -> Self {
         let ms = u32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         self.timeout = NonZeroU32::new(ms.max(1));

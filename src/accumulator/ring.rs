@@ -47,28 +47,24 @@ pub(super) enum Look<'a> {
     Closed,
 }
 
-/// What is known of a record before it has a place.
+/// What a record needs where there is no place for it yet.
 #[derive(Clone, Copy)]
-struct Pending<'a> {
-    fields: &'a Fields<'a>,
-    shape: Shape,
+struct Wanted {
     /// Its longest form, bytes.
     need: usize,
     timestamp: i64,
-    attach: Attach,
+    /// It has a listener entry.
+    tagged: bool,
     may_open: bool,
-    timeout: Option<NonZeroU32>,
 }
 
-/// Where a claim lies.
+/// Where in its batch a claim lies.
 #[derive(Clone, Copy)]
 struct Place {
+    /// Of its segment.
     base: Base,
-    extent: Extent,
     /// Before the claim.
     claim: Claim,
-    /// Where in the arena the segment's run begins.
-    run: usize,
 }
 
 impl Place {
@@ -91,7 +87,6 @@ impl Accumulator {
     /// `may_open` false, a record that would start a new batch is refused and nothing changes. `timeout`, in ms, if it has
     /// less time than others. Never blocks; no lock, allocation or system call but the doorbell, and that only if the
     /// sender must know.
-    #[inline]
     pub fn append(
         &self,
         partition: &Partition,
@@ -101,19 +96,39 @@ impl Accumulator {
         may_open: bool,
         timeout: Option<NonZeroU32>,
     ) -> Result<Appended, Refused> {
+        let delivery = self.append_inline(partition, fields, timestamp, attach, may_open, timeout, Some)?;
+        Ok(Appended { delivery })
+    }
+
+    /// The same where it is called, for what is called millions of times: what it takes and gives stays in registers.
+    /// Through memory it is written in parts and read as a whole, for which the processor waits (PERF.md). `keep` makes
+    /// of the `Delivery` what the caller wants, and there is none but for [`Attach::Delivery`].
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "in registers")]
+    pub fn append_inline<R: Default>(
+        &self,
+        partition: &Partition,
+        fields: &Fields<'_>,
+        timestamp: Option<i64>,
+        attach: Attach,
+        may_open: bool,
+        timeout: Option<NonZeroU32>,
+        keep: impl FnOnce(Delivery) -> R,
+    ) -> Result<R, Refused> {
         let shape = Shape::of(fields);
         let need = longest(shape);
         let timestamp = timestamp.unwrap_or_else(|| self.now());
-        let pending = Pending { fields, shape, need, timestamp, attach, may_open, timeout };
         if need > self.ordinary {
-            return self.append_alone(partition, fields, timestamp, attach, may_open, timeout);
+            let alone = self.append_alone(partition, fields, timestamp, attach, may_open, timeout)?;
+            return Ok(alone.delivery.map(keep).unwrap_or_default());
         }
+        let wanted = || Wanted { need, timestamp, tagged: attach.needs_entry(), may_open };
         let mut noted = false;
         loop {
             let (index, segment, claim) = match self.look(partition) {
                 Look::Open { index, segment, claim } => (index, segment, claim),
                 Look::Next { position, from, base } => {
-                    self.open_next(partition, position, from, base, &pending)?;
+                    self.open_next(partition, position, from, base, wanted())?;
                     continue;
                 }
                 Look::Full if !noted => {
@@ -125,28 +140,41 @@ impl Accumulator {
                 Look::Closed => return Err(Refused::Closed),
             };
             let (base, extent) = (segment.base(), segment.extent());
-            let place = Place { base, extent, claim, run: index as usize * UNIT };
+            let place = Place { base, claim };
+            let run = index as usize * UNIT;
             let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
             let len = shape.len(timestamp_delta, place.offset_delta()) as u64;
             if !extent.fits(claim, len, UNIT as u64) || (attach.needs_entry() && !extent.tagged()) {
-                self.seal_full(partition, segment, claim, &pending)?;
+                self.seal_full(partition, segment, claim, wanted())?;
                 continue;
             }
             // Nothing is published here: the install's release reaches every claimer through the RMW chain.
             if segment.claim.compare_exchange(claim.0, claim.add(len).0, Relaxed, Relaxed).is_err() {
                 continue;
             }
-            self.write(&place, len as usize, &pending, timestamp_delta);
+            // SAFETY: clause (a).
+            unsafe {
+                self.pool.arena.write(run + claim.bytes() as usize, len as usize, |out| {
+                    shape.put(out, fields, timestamp_delta, place.offset_delta());
+                });
+                if extent.tagged() {
+                    let at = entry::offset(run, extent.units(), claim.count() as u32);
+                    self.pool.arena.write(at, ENTRY as usize, |out| entry::put(out, attach, timestamp_delta));
+                }
+            }
             segment.raise_timestamp(timestamp);
             let wants_delivery = attach == Attach::Delivery;
-            // SAFETY: clause (b).
-            let delivery =
-                wants_delivery.then(|| unsafe { Delivery::new(segment.completion(), claim.count() as u32, timestamp) });
+            let kept = if wants_delivery {
+                // SAFETY: clause (b).
+                keep(unsafe { Delivery::new(segment.completion(), claim.count() as u32, timestamp) })
+            } else {
+                R::default()
+            };
             let complete = segment.commit(len, wants_delivery);
             if complete || place.sender_must_know(len, partition.leave_at.load(Relaxed)) {
                 self.notify(partition);
             }
-            if let Some(timeout) = pending.timeout {
+            if let Some(timeout) = timeout {
                 let (generation, place) = (claim.generation() as u32, claim.count() as u32);
                 self.note_deadline(Deadline {
                     partition: partition.id,
@@ -156,35 +184,13 @@ impl Accumulator {
                     timeout,
                 });
             }
-            return Ok(Appended { delivery });
-        }
-    }
-
-    /// Fills what a claim gave.
-    #[inline(always)]
-    fn write(&self, place: &Place, len: usize, record: &Pending<'_>, timestamp_delta: i64) {
-        let Place { extent, claim, run, .. } = *place;
-        // SAFETY: clause (a).
-        unsafe {
-            self.pool.arena.write(run + claim.bytes() as usize, len, |out| {
-                record.shape.put(out, record.fields, timestamp_delta, place.offset_delta());
-            });
-            if extent.tagged() {
-                let at = entry::offset(run, extent.units(), claim.count() as u32);
-                self.pool.arena.write(at, ENTRY as usize, |out| entry::put(out, record.attach, timestamp_delta));
-            }
+            return Ok(kept);
         }
     }
 
     /// The record does not fit behind `claim`.
     #[cold]
-    fn seal_full(
-        &self,
-        partition: &Partition,
-        segment: &Header,
-        claim: Claim,
-        record: &Pending<'_>,
-    ) -> Result<(), Refused> {
+    fn seal_full(&self, partition: &Partition, segment: &Header, claim: Claim, record: Wanted) -> Result<(), Refused> {
         if !record.may_open && !self.continues(partition, segment.base(), claim.bytes(), record.need) {
             return Err(Refused::WouldOpen);
         }
@@ -200,7 +206,7 @@ impl Accumulator {
         position: u64,
         from: Slot,
         base: Option<Base>,
-        record: &Pending<'_>,
+        record: Wanted,
     ) -> Result<(), Refused> {
         let room = base.map(|base| partition.room(base.bytes));
         if !record.may_open && room.is_none_or(|room| room < record.need as u64) {
@@ -313,11 +319,11 @@ impl Accumulator {
         position: u64,
         from: Slot,
         base: Option<Base>,
-        record: &Pending<'_>,
+        record: Wanted,
     ) -> Result<(), Refused> {
         let slot = partition.slot(position);
-        let tagged = self.tagged.load(Relaxed) || record.attach.needs_entry();
-        if record.attach.needs_entry() {
+        let tagged = self.tagged.load(Relaxed) || record.tagged;
+        if record.tagged {
             self.tag_records();
         }
         let base = base.unwrap_or_else(|| Base::start(record.timestamp));
@@ -365,17 +371,9 @@ impl Accumulator {
         base: Option<Base>,
         fields: &Fields<'_>,
     ) {
-        let shape = Shape::of(fields);
-        let pending = Pending {
-            fields,
-            shape,
-            need: longest(shape),
-            timestamp: 0,
-            attach: Attach::None,
-            may_open: true,
-            timeout: None,
-        };
-        assert!(self.install(partition, position, from, base, &pending).is_ok());
+        let need = longest(Shape::of(fields));
+        let wanted = Wanted { need, timestamp: 0, tagged: false, may_open: true };
+        assert!(self.install(partition, position, from, base, wanted).is_ok());
     }
 
     /// A run for the segment at `base`: what the batch is likely to need, or what the record needs.

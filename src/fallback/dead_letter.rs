@@ -9,6 +9,7 @@ use crate::completion::{Delivery, UndeliverableSink, UndeliveredRecord};
 use crate::error::{ConfigError, SendError, Written};
 use crate::producer::{Producer, ProducerBuilder, Topic};
 use crate::record::{Header, Record};
+use crate::wire::record::Fields;
 
 /// Sends each record that could not be delivered to another topic, of this cluster or another one, by a producer of its
 /// own: so it takes no memory from the one that is in trouble, and goes on while that one closes.
@@ -69,7 +70,8 @@ impl DeadLetterTopic {
         ];
         let mut headers = record.headers().to_vec();
         headers.extend(added.map(|(key, value)| Header { key, value: Some(value.as_bytes()) }));
-        let letter = Record { key: record.key(), value: record.value(), headers: &headers, ..Record::new() };
+        let fields = Fields { key: record.key(), value: record.value(), headers: &headers };
+        let letter = Record { fields, ..Record::new() };
         // Not `send`, which refuses to wait on this thread: it is another producer's.
         wait(self.topic.send_async(letter))
     }

@@ -61,12 +61,13 @@ impl Topic {
     ///
     /// # Errors
     /// Why the record was refused. It was only lent, so it is still the caller's, and nothing of it is sent.
-    #[inline]
     pub fn send(&self, record: Record<'_>) -> Result<Delivery, SendError> {
-        with_delivery(match self.append(&record, Attach::Delivery) {
-            Err(refusal) if refusal.may_pass() => self.block(&record, Attach::Delivery),
-            result => result.map_err(|refusal| self.error(&refusal, &record)),
-        }?)
+        match self.append_inline(&record, Attach::Delivery, Some) {
+            Ok(Some(delivery)) => Ok(delivery),
+            // It was asked for, so there is one.
+            Ok(None) => Err(SendError::Closed),
+            Err(refusal) => with_delivery(self.refused_at_first(&refusal, &record, Attach::Delivery)?),
+        }
     }
 
     /// Like [`Topic::send`], but never waits: [`SendError::BufferFull`] and [`SendError::NotReady`] come back with the
@@ -74,7 +75,6 @@ impl Topic {
     ///
     /// # Errors
     /// The record, and why it was refused.
-    #[inline]
     pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, Refused<'a>> {
         let appended = self.append(&record, Attach::Delivery).map_err(|refusal| self.refused(&refusal, record))?;
         with_delivery(appended).map_err(|error| Refused { record, error })
@@ -90,13 +90,11 @@ impl Topic {
     ///
     /// # Errors
     /// As [`Topic::send`], and [`SendError::NoListener`].
-    #[inline]
     pub fn send_tagged(&self, record: Record<'_>, tag: u64) -> Result<(), SendError> {
         self.check_listener()?;
-        match self.append(&record, Attach::Tag(tag)) {
-            Ok(_) => Ok(()),
-            Err(refusal) if refusal.may_pass() => self.block(&record, Attach::Tag(tag)).map(drop),
-            Err(refusal) => Err(self.error(&refusal, &record)),
+        match self.append_inline(&record, Attach::Tag(tag), |_| ()) {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.refused_at_first(&refusal, &record, Attach::Tag(tag)).map(drop),
         }
     }
 
@@ -104,10 +102,9 @@ impl Topic {
     ///
     /// # Errors
     /// The record, and why it was refused.
-    #[inline]
     pub fn try_send_tagged<'a>(&self, record: Record<'a>, tag: u64) -> Result<(), Refused<'a>> {
         self.check_listener().map_err(|error| Refused { record, error })?;
-        self.append(&record, Attach::Tag(tag)).map(drop).map_err(|refusal| self.refused(&refusal, record))
+        self.append_inline(&record, Attach::Tag(tag), |_| ()).map_err(|refusal| self.refused(&refusal, record))
     }
 
     /// Like [`Topic::send`] without a handle: `callback` gets the result, on the thread that runs callbacks. It is not
@@ -125,11 +122,10 @@ impl Topic {
         self.core.start_callbacks(Told::default()).map_err(|_| SendError::Closed)?;
         let callback: Callback = Box::new(callback);
         let held = callback::hold(callback);
-        let result = match self.append(&record, Attach::Callback(held.value())) {
-            Err(refusal) if refusal.may_pass() => self.block(&record, Attach::Callback(held.value())),
-            result => result.map_err(|refusal| self.error(&refusal, &record)),
-        };
-        result.map(|_| held.accepted())
+        let attach = Attach::Callback(held.value());
+        self.append(&record, attach).or_else(|refusal| self.refused_at_first(&refusal, &record, attach))?;
+        held.accepted();
+        Ok(())
     }
 
     /// A record whose value of `value_len` bytes the caller writes in place, sent by its `commit`. Waits like
@@ -140,7 +136,7 @@ impl Topic {
     /// As [`Topic::send`].
     pub fn claim(&self, value_len: usize, key: Option<&[u8]>, headers: &[Header<'_>]) -> Result<Claim, SendError> {
         self.core.check_life()?;
-        let record = Record { key, headers, ..Record::new() };
+        let record = Record { fields: Fields { key, value: None, headers }, ..Record::new() };
         let started = Instant::now();
         loop {
             let refusal = match self.claim_now(&record, value_len) {
@@ -161,7 +157,8 @@ impl Topic {
         self.core.check_life().map_err(|_| Refusal::Life)?;
         let partition = self.choose(record)?;
         let accumulator = &self.core.shared.accumulator;
-        let claim = accumulator.claim(partition, value_len, record.key, record.headers, record.timestamp());
+        let Fields { key, headers, .. } = record.fields;
+        let claim = accumulator.claim(partition, value_len, key, headers, record.timestamp());
         claim.map(|claim| Claim::new(self.clone(), claim)).map_err(Refusal::Full)
     }
 
@@ -170,41 +167,61 @@ impl Topic {
         if self.core.has_listener { Ok(()) } else { Err(SendError::NoListener) }
     }
 
-    /// The way of a record that finds room: partition, claim, write, commit.
-    #[inline]
-    pub(super) fn append(&self, record: &Record<'_>, attach: Attach) -> Result<Appended, Refusal> {
+    /// The way of a record that finds room: partition, claim, write, commit. All in one, for the calls that are made
+    /// millions of times.
+    #[inline(always)]
+    fn append_inline<R: Default>(
+        &self,
+        record: &Record<'_>,
+        attach: Attach,
+        keep: impl Fn(Delivery) -> R,
+    ) -> Result<R, Refusal> {
+        let kept = |elsewhere: Result<Appended, _>| Ok(elsewhere?.delivery.map(&keep).unwrap_or_default());
         if record.timestamp().is_some_and(|timestamp| timestamp < 0) {
             return Err(Refusal::Timestamp);
         }
         if self.core.origin.is_elsewhere() {
             return Err(Refusal::Life);
         }
-        let accumulator = &self.core.shared.accumulator;
-        let fields = Fields { key: record.key, value: record.value, headers: record.headers };
-        let put = |partition: &Partition, may_open| {
-            accumulator.append(partition, &fields, record.timestamp(), attach, may_open, record.timeout)
+        // Without key and partition: stay with one partition until its batch is full (KIP-480).
+        let sticky = record.partition().is_none() && record.fields.key.is_none();
+        let partition = if sticky {
+            let count = self.shared.count();
+            let current = self.shared.sticky.current().filter(|current| (*current as u32) < count);
+            match current.and_then(|current| self.shared.partition(current as u32)) {
+                Some(partition) => partition,
+                None => return kept(self.append_elsewhere(record, attach, current, None)),
+            }
+        } else {
+            self.choose(record)?
         };
-        if record.partition().is_none() && record.key.is_none() {
-            return self.append_sticky(put);
+        let (timestamp, timeout) = (record.timestamp(), record.timeout);
+        let accumulator = &self.core.shared.accumulator;
+        match accumulator.append_inline(partition, &record.fields, timestamp, attach, !sticky, timeout, &keep) {
+            Ok(kept) => Ok(kept),
+            Err(why) if sticky => kept(self.append_after(record, attach, partition, why)),
+            Err(why) => Err(Refusal::Full(why)),
         }
-        put(self.choose(record)?, true).map_err(Refusal::Full)
     }
 
-    /// Without key and partition: stay with one partition until its batch is full (KIP-480).
-    #[inline]
-    fn append_sticky(&self, put: impl Fn(&Partition, bool) -> Result<Appended, Full>) -> Result<Appended, Refusal> {
-        let count = self.shared.count();
-        if count == 0 {
-            return Err(Refusal::NotReady);
-        }
-        let current = self.shared.sticky.current().filter(|current| (*current as u32) < count);
-        let Some(partition) = current.and_then(|current| self.shared.partition(current as u32)) else {
-            return self.append_elsewhere(current, count, None, put);
-        };
-        match put(partition, false) {
-            Err(Full::WouldOpen) => self.append_elsewhere(current, count, None, put),
-            Err(why) if why.is_full() => self.append_elsewhere(current, count, Some((partition, why)), put),
-            result => result.map_err(Refusal::Full),
+    pub(super) fn append(&self, record: &Record<'_>, attach: Attach) -> Result<Appended, Refusal> {
+        Ok(Appended { delivery: self.append_inline(record, attach, Some)? })
+    }
+
+    /// The present partition does not take the record.
+    #[cold]
+    fn append_after(
+        &self,
+        record: &Record<'_>,
+        attach: Attach,
+        current: &Arc<Partition>,
+        why: Full,
+    ) -> Result<Appended, Refusal> {
+        let from = Some(current.place.partition);
+        match why {
+            Full::WouldOpen => self.append_elsewhere(record, attach, from, None),
+            why if why.is_full() => self.append_elsewhere(record, attach, from, Some((current, why))),
+            why => Err(Refusal::Full(why)),
         }
     }
 
@@ -212,11 +229,15 @@ impl Topic {
     #[cold]
     fn append_elsewhere<'a>(
         &'a self,
+        record: &Record<'_>,
+        attach: Attach,
         mut from: Option<i32>,
-        count: u32,
         mut full: Option<(&'a Arc<Partition>, Full)>,
-        put: impl Fn(&Partition, bool) -> Result<Appended, Full>,
     ) -> Result<Appended, Refusal> {
+        let count = self.shared.count();
+        if count == 0 {
+            return Err(Refusal::NotReady);
+        }
         // Leaders that have no memory left; a ring that is full says nothing of others.
         let mut stuck = [NOBODY; LEADERS];
         let leader = |partition: &Partition| partition.leader.load(Ordering::Relaxed);
@@ -233,7 +254,9 @@ impl Topic {
             if full.is_some() && !available(leader(next)) {
                 break;
             }
-            match put(next, true) {
+            let (timestamp, timeout) = (record.timestamp(), record.timeout);
+            let accumulator = &self.core.shared.accumulator;
+            match accumulator.append(next, &record.fields, timestamp, attach, true, timeout) {
                 Err(why) if why.is_full() => (from, full) = (Some(next.place.partition), Some((next, why))),
                 result => return result.map_err(Refusal::Full),
             }
@@ -254,7 +277,7 @@ impl Topic {
         if count == 0 {
             return Err(Refusal::NotReady);
         }
-        let index = match (record.partition(), record.key) {
+        let index = match (record.partition(), record.fields.key) {
             (Some(partition), _) if partition < 0 || partition as u32 >= count => {
                 return Err(Refusal::NoPartition(partition));
             }
@@ -266,6 +289,12 @@ impl Topic {
             },
         };
         self.shared.partition(index as u32).ok_or(Refusal::NotReady)
+    }
+
+    /// Waits where that may help; else says why not.
+    #[cold]
+    fn refused_at_first(&self, refusal: &Refusal, record: &Record<'_>, attach: Attach) -> Result<Appended, SendError> {
+        if refusal.may_pass() { self.block(record, attach) } else { Err(self.error(refusal, record)) }
     }
 
     /// Waits for what the record lacks, and appends it.
@@ -326,8 +355,7 @@ impl Topic {
     }
 
     fn size(&self, record: &Record<'_>, value_len: Option<usize>) -> usize {
-        let fields = Fields { key: record.key, value: record.value, headers: record.headers };
-        Shape::with_value_len(&fields, value_len).len_max() + record_batch::LEN
+        Shape::with_value_len(&record.fields, value_len).len_max() + record_batch::LEN
     }
 
     #[cold]
@@ -340,7 +368,7 @@ impl Topic {
         if matches!(refusal, Refusal::Timestamp) {
             return SendError::InvalidTimestamp { timestamp: record.timestamp().unwrap_or(0) };
         }
-        self.error_of(refusal, self.size(record, record.value.map(<[u8]>::len)))
+        self.error_of(refusal, self.size(record, record.fields.value.map(<[u8]>::len)))
     }
 
     /// In words that a user can act on; `size` is the record's in a batch of its own.
