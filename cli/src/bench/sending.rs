@@ -9,7 +9,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringmail::{Delivery, Producer, Record, SendError, Topic, WaitedFor};
+use ringmail::{Delivery, Producer, SendError, Topic, WaitedFor};
 
 use super::account::{Account, UNTIMED};
 use super::load::Load;
@@ -194,8 +194,8 @@ impl<'a> Thread<'a> {
                 until_sample = SAMPLE;
                 let began = Instant::now();
                 self.send_timed(number, began, began);
-            } else if self.send(self.load.record(number), UNTIMED).is_some() {
-                self.unheard += 1;
+            } else {
+                self.send_untimed(number);
             }
             until_sample -= 1;
         }
@@ -216,11 +216,25 @@ impl<'a> Thread<'a> {
     #[inline]
     fn send_timed(&mut self, number: u64, began: Instant, since: Instant) {
         let tag = self.account.tag(since);
-        let delivery = self.send(self.load.record(number), tag);
+        let delivery = self.send(number, tag);
         self.send.saturating_record(nanos(began, Instant::now()));
         if let Some(delivery) = delivery {
             self.account.suppose(std::mem::take(&mut self.unheard));
             self.hand_over(tag, delivery);
+        }
+    }
+
+    /// Sends a record whose times are not taken.
+    #[inline]
+    fn send_untimed(&mut self, number: u64) {
+        if self.handle == Handle::Tag {
+            // As a user would: no more than the call.
+            match self.topic.send_tagged(self.load.record(number), UNTIMED) {
+                Ok(()) => self.accepted += 1,
+                Err(error) => drop(self.refused(number, UNTIMED, error)),
+            }
+        } else if self.send(number, UNTIMED).is_some() {
+            self.unheard += 1;
         }
     }
 
@@ -237,18 +251,19 @@ impl<'a> Thread<'a> {
     }
 
     #[inline]
-    fn send(&mut self, record: Record<'_>, tag: u64) -> Option<Delivery> {
-        match self.attempt(record, tag) {
+    fn send(&mut self, number: u64, tag: u64) -> Option<Delivery> {
+        match self.attempt(number, tag) {
             Ok(delivery) => {
                 self.accepted += 1;
                 delivery
             }
-            Err(error) => self.refused(record, tag, error),
+            Err(error) => self.refused(number, tag, error),
         }
     }
 
     #[inline]
-    fn attempt(&self, record: Record<'_>, tag: u64) -> Result<Option<Delivery>, SendError> {
+    fn attempt(&self, number: u64, tag: u64) -> Result<Option<Delivery>, SendError> {
+        let record = self.load.record(number);
         match self.handle {
             Handle::Tag => self.topic.send_tagged(record, tag).map(|()| None),
             Handle::Delivery => self.topic.send(record).map(Some),
@@ -261,12 +276,12 @@ impl<'a> Thread<'a> {
 
     /// Goes on until there is room: what is ahead of the record is delivered or expires. What cannot help is an error.
     #[cold]
-    fn refused(&mut self, record: Record<'_>, tag: u64, mut error: SendError) -> Option<Delivery> {
+    fn refused(&mut self, number: u64, tag: u64, mut error: SendError) -> Option<Delivery> {
         while let SendError::Timeout { waited_for: WaitedFor::Memory | WaitedFor::Metadata { .. }, .. } = error {
             if self.account.stopped() {
                 return None;
             }
-            match self.attempt(record, tag) {
+            match self.attempt(number, tag) {
                 Ok(delivery) => {
                     self.accepted += 1;
                     return delivery;
