@@ -22,8 +22,12 @@ pub const BATCH_HEADER: u32 = record_batch::LEN as u32;
 /// batches cost a system call, an answer and a wake-up each (PERF.md).
 const GROW_TO: u32 = 256 << 10;
 
-/// The same for a batch that is full within this time as writers are going now, while the sender is at it anyway.
-const FULL_WITHIN: Duration = Duration::from_millis(1);
+/// While the sender is at work, a batch that fills fast may take this time from its first record on: what it will have by
+/// then, as writers are going now, takes the place of `batch.size`.
+const GROW_FOR: Duration = Duration::from_micros(250);
+
+/// What came when nothing had left for this time does not show how fast it fills.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Unanswered bytes per connection beyond which nothing is added; the broker reads one request at a time anyway.
 const UNANSWERED_MAX: usize = 16 << 20;
@@ -38,8 +42,8 @@ enum Verdict {
     Now,
     /// Not before this time, if nothing else happens.
     At(Duration),
-    /// It could, but will soon be larger: not before it has grown, or this time.
-    Grown(Duration),
+    /// It could, but will soon be larger: not before it has so many bytes, or this time.
+    Grown(u32, Duration),
     /// An event will tell: an ack, metadata, a producer id.
     OnEvent,
 }
@@ -79,29 +83,33 @@ impl Sender {
         let verdict = self.verdict(id, peek.any, peek.bytes, peek.complete);
         if verdict != Verdict::Now {
             let partition = &self.partitions[id as usize];
-            let grows = matches!(verdict, Verdict::Grown(_)) || partition.unacked > 0 || !partition.queue.is_empty();
-            self.let_grow(id, grows);
+            let waits = partition.unacked > 0 || !partition.queue.is_empty();
+            let to = match verdict {
+                Verdict::Grown(to, _) => Some(to),
+                _ => waits.then_some(GROW_TO.max(self.config.batch_size)),
+            };
+            self.let_grow(id, to);
         }
         match verdict {
             Verdict::Now => self.list(id),
             Verdict::At(at) => self.arm_partition(id, at),
-            Verdict::Grown(at) => {
+            Verdict::Grown(_, at) => {
                 stepped(Step::WaitsToGrow);
-                self.arm_partition(id, at);
+                // In the future, whatever the clock's steps: `verdict` lets it leave then.
+                self.partitions[id as usize].armed.at(&mut self.timers, at, Timer::Partition(id));
             }
             Verdict::OnEvent => {}
         }
         self.arm_expiry(id);
     }
 
-    /// Whether the open batch goes on beyond `batch.size`, and the sender is told only when it has [`GROW_TO`] bytes.
-    fn let_grow(&mut self, id: u32, grows: bool) {
+    /// Whether the open batch goes on beyond `batch.size`, and from how many bytes on the sender is told.
+    fn let_grow(&mut self, id: u32, to: Option<u32>) {
         let partition = &mut self.partitions[id as usize];
         // Writers have these in their caches.
-        if std::mem::replace(&mut partition.grows, grows) != grows {
-            let leave_at = if grows { GROW_TO.max(self.config.batch_size) } else { self.config.batch_size };
-            partition.ring.busy.store(grows, Ordering::Relaxed);
-            partition.ring.leave_at.store(leave_at, Ordering::Relaxed);
+        if std::mem::replace(&mut partition.grows_to, to) != to {
+            partition.ring.busy.store(to.is_some(), Ordering::Relaxed);
+            partition.ring.leave_at.store(to.unwrap_or(self.config.batch_size), Ordering::Relaxed);
         }
     }
 
@@ -221,19 +229,24 @@ impl Sender {
             Verdict::Now
         } else if bytes < enough {
             Verdict::At(due)
-        } else if self.grows_fast(bytes, grown, now - since) {
-            Verdict::Grown(due.min(since + FULL_WITHIN))
         } else {
-            Verdict::Now
+            match self.grows_to(bytes, now - since, grown) {
+                // It is not worth a wake-up.
+                to if to < bytes + bytes / 4 => Verdict::Now,
+                to => Verdict::Grown(to as u32, due.min(since + GROW_FOR)),
+            }
         }
     }
 
-    /// What has grown to `bytes` in `elapsed` is `grown` within [`FULL_WITHIN`] if it goes on like that. A burst after
-    /// silence, or a few records, show nothing yet.
-    fn grows_fast(&self, bytes: u64, grown: u64, elapsed: Duration) -> bool {
-        let at_work = self.drained_at.is_some_and(|at| self.now.monotonic <= at + FULL_WITHIN);
-        let fast = u128::from(bytes) * FULL_WITHIN.as_nanos() >= u128::from(grown) * elapsed.as_nanos();
-        at_work && fast && bytes >= grown / 16
+    /// How many bytes what has grown to `bytes` in `elapsed` has after [`GROW_FOR`], if it goes on like that: `most` at
+    /// most. Where nothing shows that, or a few bytes only, it has enough.
+    fn grows_to(&self, bytes: u64, elapsed: Duration, most: u64) -> u64 {
+        let at_work = self.drained_at.is_some_and(|at| self.now.monotonic <= at + PAUSE);
+        if !at_work || bytes < most / 16 {
+            return bytes;
+        }
+        let elapsed = (elapsed.as_nanos() as u64).max(1);
+        most.min(bytes.saturating_mul(GROW_FOR.as_nanos() as u64) / elapsed)
     }
 
     /// Nothing of the partition itself keeps its next batch from leaving.
@@ -516,7 +529,7 @@ impl Sender {
         partition.unacked += 1;
         partition.unacked_positions.push(batch.position);
         partition.lane = Some(lane);
-        self.let_grow(id, true);
+        self.let_grow(id, Some(GROW_TO.max(self.config.batch_size)));
         self.consider(id);
         // After the look: it counts only what its connection has already, which this batch is not.
         let expires = batch.opened + self.config.delivery_timeout;

@@ -223,8 +223,8 @@ pub struct PartitionState {
     pub seen: Seen,
     /// When writers began the batch that they are at, at the earliest.
     pub begun: Duration,
-    /// The open batch may grow beyond `batch.size`.
-    pub grows: bool,
+    /// The open batch may grow beyond `batch.size`, to so many bytes.
+    pub grows_to: Option<u32>,
     /// Failures in a row, for the backoff.
     pub failures: u32,
     /// Nothing is sent before this time.
@@ -293,7 +293,7 @@ impl PartitionState {
             next_number: 0,
             seen: Seen::default(),
             begun: Duration::ZERO,
-            grows: false,
+            grows_to: None,
             failures: 0,
             retry_at: Duration::ZERO,
             flush_to: 0,

@@ -1,6 +1,7 @@
 //! When a batch leaves: at linger, at `batch.size` or when it has grown, and neither before nor much later.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::stage::Stage;
@@ -106,6 +107,22 @@ fn a_fast_stream_leaves_in_large_batches() {
 }
 
 #[test]
+fn the_faster_a_stream_the_larger_its_batches() {
+    let (mut stage, topic) = quiet(16_384);
+    let start = stage.now;
+    // 200 MB/s: 16 KiB take 80 µs, 256 KiB 1.3 ms.
+    for _ in 0..300 {
+        burst(&mut stage, &topic, 2);
+        stage.run(10 * US);
+        let told_at = topic.partition(0).unwrap().leave_at.load(Ordering::Relaxed);
+        assert!((16_384..70_000).contains(&told_at), "writers tell of {told_at} bytes");
+    }
+    let left = left(&stage, start);
+    let apart: Vec<_> = left[1..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(apart.len() > 8 && apart.iter().all(|apart| (200 * US..=300 * US).contains(apart)), "{apart:?}");
+}
+
+#[test]
 fn what_a_stream_leaves_behind_does_not_linger() {
     let (mut stage, topic) = quiet(16_384);
     burst(&mut stage, &topic, 17);
@@ -115,19 +132,19 @@ fn what_a_stream_leaves_behind_does_not_linger() {
         burst(&mut stage, &topic, 10);
     }
     stage.run(LONG / 2);
-    assert_eq!(left(&stage, since), [MS]);
+    assert_eq!(left(&stage, since), [250 * US]);
 }
 
 #[test]
 fn a_slow_stream_leaves_at_batch_size() {
     let (mut stage, topic) = quiet(16_384);
     let start = stage.now;
-    // 100 MB/s: 256 KiB would take 2.6 ms.
-    for _ in 0..100 {
+    // 40 MB/s: after 250 µs there is no more than what had to come for `batch.size`.
+    for _ in 0..40 {
         burst(&mut stage, &topic, 10);
-        stage.run(100 * US);
+        stage.run(250 * US);
     }
-    let expected: Vec<_> = (0..50).map(|nth| (200 * nth + 100) * US).collect();
+    let expected: Vec<_> = (0..20).map(|nth| (500 * nth + 250) * US).collect();
     assert_eq!(left(&stage, start), expected);
 }
 
