@@ -9,7 +9,7 @@ use crate::wire::record::Fields;
 pub use crate::wire::record::Header;
 
 /// A record to send. All parts are borrowed; they are copied exactly once, into the batch that goes on the wire.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Record<'a> {
     /// Together, so that they are lent as they are: a copy of what was just written makes the processor wait.
     pub(crate) fields: Fields<'a>,
@@ -98,6 +98,20 @@ impl<'a> Record<'a> {
     }
 }
 
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields { key, value, headers } = self.fields;
+        f.debug_struct("Record")
+            .field("key", &key)
+            .field("value", &value)
+            .field("headers", &headers)
+            .field("partition", &self.partition())
+            .field("timestamp", &self.timestamp())
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
 /// A topic's partition. One per partition, shared by everything that names it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Place {
@@ -125,6 +139,8 @@ mod tests {
             assert_eq!((record.timestamp(), record.partition()), (Some(n), Some(n as i32)));
         }
         assert_eq!((Record::new().timestamp(), Record::new().partition()), (None, None));
+        let shown = format!("{:?}", Record::value(&[7]).with_timestamp(-5).with_partition(3));
+        assert!(shown.contains("value: Some([7]), headers: [], partition: Some(3), timestamp: Some(-5)"), "{shown}");
         let least = Record::new().with_timestamp(i64::MIN).with_partition(i32::MIN);
         assert!(least.timestamp().unwrap() < 0 && least.partition().unwrap() < 0, "still refused");
     }

@@ -40,6 +40,7 @@ over_both_drivers! {
     callbacks_come_also_after_deliveries
     callbacks_may_not_block
     a_panicking_callback_harms_nobody
+    a_panicking_listener_harms_nobody
     claims_are_written_in_place
     the_last_drop_sends_what_was_accepted
     close_lists_what_was_left
@@ -606,6 +607,39 @@ fn a_panicking_callback_harms_nobody(driver: DriverChoice) {
     }
     producer.flush().unwrap();
     assert_eq!(called.load(Ordering::Relaxed), 10);
+    settled(&producer, 10, 0);
+}
+
+/// Tags and callbacks of one batch: after a panic the next ones hear, each once, of its own offset.
+fn a_panicking_listener_harms_nobody(driver: DriverChoice) {
+    let broker = start(one_partition());
+    let (report, reports) = mpsc::channel();
+    let of_callbacks = report.clone();
+    let listener = move |tag: u64, result: Result<&RecordMetadata, &DeliveryError>| {
+        report.send((tag, result.unwrap().offset().unwrap(), result.unwrap().timestamp())).unwrap();
+        assert!(!matches!(tag, 0 | 4 | 9), "a listener's own bug");
+    };
+    let producer = builder(&broker, driver).listener(listener).build().unwrap();
+    let topic = producer.topic("panic").unwrap();
+    for number in 0..10_u64 {
+        let value = number.to_string();
+        let record = Record::value(&value).with_timestamp(1_700_000_000_000 + number as i64);
+        if number % 4 == 3 {
+            let report = of_callbacks.clone();
+            topic
+                .send_with(record, move |result| {
+                    let metadata = result.unwrap();
+                    report.send((number, metadata.offset().unwrap(), metadata.timestamp())).unwrap();
+                    assert!(number != 7, "a callback's own bug");
+                })
+                .unwrap();
+        } else {
+            topic.send_tagged(record, number).unwrap();
+        }
+    }
+    producer.flush().unwrap();
+    let expected: Vec<_> = (0..10).map(|n| (n, n as i64, 1_700_000_000_000 + n as i64)).collect();
+    assert_eq!(reports.try_iter().collect::<Vec<_>>(), expected);
     settled(&producer, 10, 0);
 }
 

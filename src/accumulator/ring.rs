@@ -102,7 +102,8 @@ impl Accumulator {
 
     /// The same where it is called, for what is called millions of times: what it takes and gives stays in registers.
     /// Through memory it is written in parts and read as a whole, for which the processor waits (PERF.md). `keep` makes
-    /// of the `Delivery` what the caller wants, and there is none but for [`Attach::Delivery`].
+    /// of the `Delivery` what the caller wants, and there is none but for [`Attach::Delivery`]; it
+    /// is called between claim and commit, so it must not panic.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "in registers")]
     pub fn append_inline<R: Default>(

@@ -112,8 +112,8 @@ impl Outcome {
         result
     }
 
-    /// Makes the result of another record of the range out of one: the topic's count of owners, which the sender and
-    /// other threads have in their caches, is left alone.
+    /// Makes the result of another record of the range out of one: the count of the partition's owners, which the
+    /// sender and other threads have in their caches, is left alone.
     #[inline]
     pub(crate) fn renew(&self, result: &mut Result<RecordMetadata, DeliveryError>, nth: u32, timestamp: i64) {
         if let (Self::Delivered { base_offset, log_append_time }, Ok(metadata)) = (self, result) {

@@ -130,8 +130,8 @@ pub(super) const KEYS: &[Row] = &[
         BYTES,
         0..=INT,
         "From this size on a batch leaves without lingering. While a partition cannot send, its batch grows beyond it, \
-         up to max.request.size; in a fast stream it waits up to 250 microseconds, not beyond linger.ms, to grow. 0: from \
-         the first record on."
+         up to max.request.size; in a fast stream it waits 250 microseconds (driver=epoll: a millisecond) at most, not \
+         beyond linger.ms, to grow. 0: from the first record on."
     ),
     number!(
         "buffer.memory",

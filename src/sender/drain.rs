@@ -1,12 +1,12 @@
 //! What leaves, when, and packed how.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::Sender;
 use super::connection::{Asked, Request, State};
 use super::idempotence::Identity;
-use super::in_flight::{Batch, Part, Run};
+use super::in_flight::{Batch, Part, PartitionState, Run};
 use super::steps::{Step, stepped};
 use super::timers::Timer;
 use super::transmit::{ConnectionId, Piece, Transmit};
@@ -22,12 +22,9 @@ pub const BATCH_HEADER: u32 = record_batch::LEN as u32;
 /// batches cost a system call, an answer and a wake-up each (PERF.md).
 const GROW_TO: u32 = 256 << 10;
 
-/// While the sender is at work, a batch that fills fast may take this time from its first record on: what it will have by
-/// then, as writers are going now, takes the place of `batch.size`.
+/// Where writers do not wait for answers, what a batch will have so long after the one before it left, as they are going
+/// now, takes the place of `batch.size`.
 const GROW_FOR: Duration = Duration::from_micros(250);
-
-/// What came when nothing had left for this time does not show how fast it fills.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// Unanswered bytes per connection beyond which nothing is added; the broker reads one request at a time anyway.
 const UNANSWERED_MAX: usize = 16 << 20;
@@ -56,11 +53,17 @@ impl Sender {
         if at.expires.is_some_and(|expires| expires <= now) || !at.queue.is_empty() || at.seen.first().is_some() {
             self.expire(id);
         }
+        let Some(at) = self.partitions.get(id as usize) else { return };
+        if at.unacked == 0 && at.queue.is_empty() {
+            // Before the look: who is past `batch.size` and does not tell is seen by it.
+            self.let_grow(id, None);
+        }
         let peek = self.drain.peek(id);
         let partition = &mut self.partitions[id as usize];
         if peek.any {
             if partition.seen.first().is_none() {
                 partition.begun = now;
+                partition.ahead = partition.unacked > 0 || partition.answered_at == Some(now);
             }
             partition.seen.note(peek.head, peek.newest, now);
             if !partition.active {
@@ -81,22 +84,14 @@ impl Sender {
             self.want_metadata();
         }
         let verdict = self.verdict(id, peek.any, peek.bytes, peek.complete);
-        if verdict != Verdict::Now {
-            let partition = &self.partitions[id as usize];
-            let waits = partition.unacked > 0 || !partition.queue.is_empty();
-            let to = match verdict {
-                Verdict::Grown(to, _) => Some(to),
-                _ => waits.then_some(GROW_TO.max(self.config.batch_size)),
-            };
-            self.let_grow(id, to);
-        }
         match verdict {
             Verdict::Now => self.list(id),
             Verdict::At(at) => self.arm_partition(id, at),
-            Verdict::Grown(_, at) => {
+            Verdict::Grown(to, at) => {
                 stepped(Step::WaitsToGrow);
-                // In the future, whatever the clock's steps: `verdict` lets it leave then.
-                self.partitions[id as usize].armed.at(&mut self.timers, at, Timer::Partition(id));
+                self.let_grow(id, Some(to));
+                // Always in the future, and `verdict` lets it leave then.
+                self.partitions[id as usize].growth_armed.at(&mut self.timers, at, Timer::Partition(id));
             }
             Verdict::OnEvent => {}
         }
@@ -110,6 +105,9 @@ impl Sender {
         if std::mem::replace(&mut partition.grows_to, to) != to {
             partition.ring.busy.store(to.is_some(), Ordering::Relaxed);
             partition.ring.leave_at.store(to.unwrap_or(self.config.batch_size), Ordering::Relaxed);
+            // A writer claims before it reads `leave_at`; the sender looks at claims after this. Where a claim is no fence
+            // this is a hint still, and linger the limit.
+            fence(Ordering::SeqCst);
         }
     }
 
@@ -230,23 +228,24 @@ impl Sender {
         } else if bytes < enough {
             Verdict::At(due)
         } else {
-            match self.grows_to(bytes, now - since, grown) {
+            match self.grows_to(partition, bytes, grown) {
                 // It is not worth a wake-up.
                 to if to < bytes + bytes / 4 => Verdict::Now,
-                to => Verdict::Grown(to as u32, due.min(since + GROW_FOR)),
+                to => Verdict::Grown(to as u32, due.min(partition.drained_at + GROW_FOR)),
             }
         }
     }
 
-    /// How many bytes what has grown to `bytes` in `elapsed` has after [`GROW_FOR`], if it goes on like that: `most` at
-    /// most. Where nothing shows that, or a few bytes only, it has enough.
-    fn grows_to(&self, bytes: u64, elapsed: Duration, most: u64) -> u64 {
-        let at_work = self.drained_at.is_some_and(|at| self.now.monotonic <= at + PAUSE);
-        if !at_work || bytes < most / 16 {
+    /// How many bytes the open batch has [`GROW_FOR`] after the last one left, if it goes on as it came to these: `most` at
+    /// most. Where writers may be waiting for answers, and of a few bytes, nothing can be said: they are enough.
+    fn grows_to(&self, partition: &PartitionState, bytes: u64, most: u64) -> u64 {
+        if !partition.ahead || bytes < most / 16 {
             return bytes;
         }
-        let elapsed = (elapsed.as_nanos() as u64).max(1);
-        most.min(bytes.saturating_mul(GROW_FOR.as_nanos() as u64) / elapsed)
+        let elapsed = self.now.monotonic.saturating_sub(partition.drained_at);
+        let came = u128::from(bytes.saturating_sub(partition.left_over));
+        let comes = came * GROW_FOR.saturating_sub(elapsed).as_nanos() / elapsed.as_nanos().max(1);
+        most.min(bytes.saturating_add(u64::try_from(comes).unwrap_or(u64::MAX)))
     }
 
     /// Nothing of the partition itself keeps its next batch from leaving.
@@ -398,9 +397,9 @@ impl Sender {
             });
         }
         let now = self.now.monotonic;
-        self.drained_at = Some(now);
         self.use_topic(self.partitions[id as usize].topic);
         let partition = &mut self.partitions[id as usize];
+        partition.drained_at = now;
         let opened = partition.seen.first().unwrap_or(now);
         let number = partition.next_number;
         partition.next_number += 1;
@@ -432,11 +431,12 @@ impl Sender {
         self.shared.tally.drained(batch.count);
         self.drain.recycle(chain);
         let left = self.drain.peek(id);
-        let seen = &mut self.partitions[id as usize].seen;
+        let partition = &mut self.partitions[id as usize];
+        (partition.ahead, partition.left_over) = (left.any, left.bytes);
         if left.any {
-            seen.note(left.head, left.newest, now)
+            partition.seen.note(left.head, left.newest, now)
         } else {
-            seen.clear()
+            partition.seen.clear()
         }
         Some(batch)
     }
@@ -543,6 +543,7 @@ impl Sender {
         if std::mem::take(&mut batch.on_lane) {
             self.shared.tally.came_back(batch.live());
         }
+        let now = self.now.monotonic;
         let partition = &mut self.partitions[batch.partition as usize];
         partition.unacked = partition.unacked.saturating_sub(1);
         if let Some(at) = partition.unacked_positions.iter().position(|position| *position == batch.position) {
@@ -551,6 +552,7 @@ impl Sender {
         if partition.unacked == 0 {
             partition.lane = None;
             partition.expires = None;
+            partition.answered_at = Some(now);
         }
         self.settled = true;
     }

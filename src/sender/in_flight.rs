@@ -223,6 +223,13 @@ pub struct PartitionState {
     pub seen: Seen,
     /// When writers began the batch that they are at, at the earliest.
     pub begun: Duration,
+    /// When its last batch was taken out of the ring, and how many bytes it had then beside that one.
+    pub drained_at: Duration,
+    pub left_over: u64,
+    /// When the last of those in flight was answered or lost.
+    pub answered_at: Option<Duration>,
+    /// Writers began the batch that they are at before that: they do not wait for answers.
+    pub ahead: bool,
     /// The open batch may grow beyond `batch.size`, to so many bytes.
     pub grows_to: Option<u32>,
     /// Failures in a row, for the backoff.
@@ -243,6 +250,8 @@ pub struct PartitionState {
     pub left_behind: (u64, u64),
     /// Its timer for linger and backoff.
     pub armed: Armed,
+    /// Its timer for a batch that waits to grow: near, so that it must not take the place of linger's.
+    pub growth_armed: Armed,
     /// Its timer for delivery timeouts: far away, so that it must not be armed with every linger.
     pub expiry_armed: Armed,
 }
@@ -293,6 +302,10 @@ impl PartitionState {
             next_number: 0,
             seen: Seen::default(),
             begun: Duration::ZERO,
+            drained_at: Duration::ZERO,
+            left_over: 0,
+            answered_at: None,
+            ahead: false,
             grows_to: None,
             failures: 0,
             retry_at: Duration::ZERO,
@@ -303,6 +316,7 @@ impl PartitionState {
             expires: None,
             left_behind: (0, 0),
             armed: Armed::default(),
+            growth_armed: Armed::default(),
             expiry_armed: Armed::default(),
         }
     }

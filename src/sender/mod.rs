@@ -86,8 +86,6 @@ pub struct Sender {
     /// The rings' reading side.
     drain: Drain,
     now: Now,
-    /// When a batch was last taken out of a ring.
-    drained_at: Option<Duration>,
     random: Random,
     timers: Timers,
     /// By the id that the accumulator gave the partition.
@@ -166,7 +164,6 @@ impl Sender {
             shared,
             drain,
             now: Now::default(),
-            drained_at: None,
             random: Random::new(seed),
             timers: Timers::default(),
             partitions: Vec::new(),
@@ -240,6 +237,7 @@ impl Sender {
                 Timer::Partition(id) => {
                     if let Some(partition) = self.partitions.get_mut(id as usize) {
                         partition.armed.fired(now.monotonic);
+                        partition.growth_armed.fired(now.monotonic);
                         self.consider(id);
                     }
                 }

@@ -48,6 +48,8 @@ pub struct Stage {
     pub hosts: HashMap<SocketAddr, Host>,
     /// Requests that are never answered.
     pub mute: HashSet<(i32, ApiKey)>,
+    /// So long after its request an answer to Produce comes, if any time.
+    pub produce_takes: Duration,
     /// Changes metadata answers.
     pub spoil: Option<Spoil>,
     /// Names that were looked up, and when.
@@ -59,6 +61,8 @@ pub struct Stage {
     closing: VecDeque<ConnectionId>,
     /// Requests without an answer.
     muted: Vec<(ConnectionId, ApiKey)>,
+    /// Answers to Produce on their way, and when they arrive.
+    coming: VecDeque<(Duration, ConnectionId, Vec<u8>)>,
 }
 
 pub fn address(port: u16) -> SocketAddr {
@@ -88,6 +92,7 @@ impl Stage {
             names: HashMap::new(),
             hosts,
             mute: HashSet::new(),
+            produce_takes: Duration::ZERO,
             spoil: None,
             look_ups: Vec::new(),
             connects: Vec::new(),
@@ -95,6 +100,7 @@ impl Stage {
             links: BTreeMap::new(),
             closing: VecDeque::new(),
             muted: Vec::new(),
+            coming: VecDeque::new(),
         }
     }
 
@@ -105,14 +111,28 @@ impl Stage {
     /// Lets everything happen that happens within `time`.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
+        self.answer();
         self.settle();
-        while let Some(next) = self.sender.poll_timeout().filter(|next| *next <= end) {
+        loop {
+            let arrives = self.coming.front().map(|(at, ..)| *at);
+            let Some(next) = self.sender.poll_timeout().into_iter().chain(arrives).min().filter(|next| *next <= end)
+            else {
+                break;
+            };
             self.now = self.now.max(next);
+            self.answer();
             self.sender.handle_timeout(self.now());
             self.settle();
         }
         self.now = end;
         self.settle();
+    }
+
+    /// Answers that arrive now: before the sender looks at anything.
+    fn answer(&mut self) {
+        while let Some((_, id, answer)) = self.coming.pop_front_if(|(at, ..)| *at <= self.now) {
+            self.sender.handle_received(self.now(), id, &answer);
+        }
     }
 
     /// What happens without time going by.
@@ -193,6 +213,9 @@ impl Stage {
             server::end_response(&mut answer, 0);
         }
         match reply {
+            Reply::Answer { .. } if header.api == ApiKey::PRODUCE && !self.produce_takes.is_zero() => {
+                self.coming.push_back((self.now + self.produce_takes, id, answer));
+            }
             Reply::Answer { .. } => self.sender.handle_received(self.now(), id, &answer),
             Reply::Close => self.lose(id, io::ErrorKind::UnexpectedEof),
             _ => {}
