@@ -207,7 +207,8 @@ fn a_stream_has_few_timers() {
     assert!(stage.sender.timers.len() < 30, "{}", stage.sender.timers.len());
 }
 
-/// A writer comes to `batch.size` just while the last answer is handled: one of the two sees it.
+/// A writer comes to `batch.size` just while the last answer is handled: one of the two sees it. A mistake shows within
+/// some thousand rounds of a release build, and hardly in a debug build.
 #[test]
 fn no_batch_is_forgotten_when_the_last_answer_comes() {
     let rounds = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
