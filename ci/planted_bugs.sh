@@ -27,7 +27,7 @@ skipped_settle       accumulator_script src/accumulator/drain.rs s/let _ = segme
 no_first_notice      accumulator_script src/accumulator/ring.rs s/first || (before < leave_at/first \&\& (before < leave_at/
 entry_over_record    accumulator_script src/accumulator/word.rs s/ENTRY \* (claim.count() + 1)/ENTRY * claim.count()/
 trimmed_too_far      accumulator_script src/accumulator/drained.rs s/used.div_ceil(unit \* quarter)/(used \/ (unit * quarter)).max(1)/
-nibble_not_full      accumulator_script src/accumulator/pool.rs s/let merged = merges \&\& (bits | bit) \& nibble == nibble/let merged = merges \&\& (bits | bit | 8 << ((run % 64) \& !3)) \& nibble == nibble/
+nibble_not_full      accumulator_script src/accumulator/pool/level.rs s/let merged = merges \&\& (bits | bit) \& nibble == nibble/let merged = merges \&\& (bits | bit | 8 << ((run % 64) \& !3)) \& nibble == nibble/
 endless_time         config_text src/config/values.rs s/Ok(Duration::from_millis(millis).min(LONGEST))/Ok(Duration::from_millis(millis))/
 one_too_many         config_text src/config/rules.rs s/c.max_in_flight > REMEMBERED/c.max_in_flight > REMEMBERED + 1/
 wrong_value          config_text src/config/mod.rs s/ConfigError::new(keys::KEYS\[row\].name, value, rule)/ConfigError::new(keys::KEYS[row].name, key, rule)/
