@@ -23,6 +23,7 @@ share_read_twice    given_up::leader_changes_under_a_writer
 no_drop_wake        memory::room_from_a_dropped_claim
 no_slot_wake        memory::a_slot_from_the_sender
 no_ask_wake         memory::an_ask_lets_go_of_the_others
+ask_keeps_window    memory::an_ask_lets_go_of_the_others
 no_generation       recycled_segment
 no_generation_check recycled_segment
 help_unchecked      doorbell_full_segments

@@ -142,7 +142,7 @@ impl Drain {
     pub fn set_leader(&mut self, id: u32, node: i32) {
         let share = match node {
             -1 => 0,
-            _ => *self.leaders.entry(node).or_insert_with(|| self.accumulator.pool.shares.add_broker()),
+            _ => *self.leaders.entry(node).or_insert_with(|| self.accumulator.pool.add_broker()),
         };
         let partition = &self.heads[id as usize].partition;
         // Who was refused for the old leader's share may be within the new one's.

@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::{
     Accumulator,
     entry::{self, Entry},
+    pool::Run,
     segment::UNIT,
     word::ENTRY,
 };
@@ -24,13 +25,13 @@ impl Accumulator {
     /// that is woken for each would find room for a few records only, and sleep again. Returns how many bytes it were.
     pub fn release(&self, segment: u32) -> usize {
         let header = self.pool.header(segment);
-        let ((share, units), (first, hole)) = (header.run(), header.hole());
+        let ((account, units), (first, hole)) = (header.run(), header.hole());
         header.release();
         if hole > 0 {
-            self.pool.put(segment + first + hole, units - first - hole, share);
-            self.pool.put(segment, first, share);
+            self.pool.put(Run { index: segment + first + hole, units: units - first - hole, account });
+            self.pool.put(Run { index: segment, units: first, account });
         } else {
-            self.pool.put(segment, units, share);
+            self.pool.put(Run { index: segment, units, account });
         }
         (units - hole) as usize * UNIT
     }
@@ -40,7 +41,7 @@ impl Accumulator {
     /// True: it did.
     pub(super) fn trim(&self, segment: u32, used: u32, count: u32) -> bool {
         let header = self.pool.header(segment);
-        let ((share, units), extent) = (header.run(), header.extent());
+        let ((account, units), extent) = (header.run(), header.extent());
         if units < TRIM_UNITS || !units.is_power_of_two() {
             return false;
         }
@@ -50,7 +51,7 @@ impl Accumulator {
         let end = (units * unit - entries) / (unit * quarter) * quarter;
         if first < end {
             header.set_hole(first, end - first);
-            self.pool.put(segment + first, end - first, share);
+            self.pool.put(Run { index: segment + first, units: end - first, account });
         }
         first < end
     }

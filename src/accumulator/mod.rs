@@ -157,13 +157,8 @@ pub struct Appended {
 pub enum Refused {
     /// No memory now, or none for this partition's broker.
     BufferFull,
-    /// The same for a record that needs a run of its own: who waits for it does well to [`Accumulator::ask`].
-    NoRun {
-        /// Of the memory, what it needs.
-        units: u32,
-        /// Which share of the memory it would count in.
-        share: u32,
-    },
+    /// The same for a record that needs several units in one piece: who waits for it does well to [`Accumulator::ask`].
+    NoRun,
     /// The partition has as many undrained segments as its ring has slots.
     RingFull,
     /// The partition was closed.
@@ -175,9 +170,14 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// There is no memory for what needs so many units in one piece.
+    fn no_room(units: u32) -> Self {
+        if units > 1 { Self::NoRun } else { Self::BufferFull }
+    }
+
     /// Waiting for room may help.
     pub fn is_full(self) -> bool {
-        matches!(self, Self::BufferFull | Self::NoRun { .. } | Self::RingFull)
+        matches!(self, Self::BufferFull | Self::NoRun | Self::RingFull)
     }
 }
 
@@ -195,7 +195,6 @@ pub struct Accumulator {
     pub doorbell: Doorbell,
     /// Callers that were refused as full. Woken whenever memory or a slot became free.
     pub room: WaitList,
-    asks: room::Asked,
     /// Limits of their own that accepted records have, for the sender.
     deadlines: SegQueue<Deadline>,
     /// The coarse clock, Unix ms: the sender sets it each turn. [`CLOCK_STOPPED`] while the sender sleeps.
@@ -242,7 +241,6 @@ impl Accumulator {
             completions: CompletionPool::new(),
             doorbell: Doorbell::default(),
             room: WaitList::default(),
-            asks: room::Asked::default(),
             deadlines: SegQueue::new(),
             clock: plain::AtomicI64::new(CLOCK_STOPPED),
             clock_reads: plain::AtomicU32::new(0),
@@ -296,6 +294,12 @@ impl Accumulator {
     /// Bytes of record memory in all.
     pub fn total(&self) -> usize {
         self.pool.shares.total() as usize * UNIT
+    }
+
+    /// The same, counted where the pieces lie. Exact while nobody takes, puts or asks.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn free_in_pieces(&self) -> usize {
+        self.pool.free_in_pieces() as usize * UNIT
     }
 
     /// Bytes that no segment or claim holds now.

@@ -390,13 +390,13 @@ fn private_claim() {
     explore(3, || {
         let mut room = Room::new(1, SLOTS, 4, 2 * SMALLEST);
         room.set_busy(true);
-        drop(room.accumulator.claim(&room.partitions[0], 1, None, &[], None).unwrap());
+        drop(room.accumulator.claim(&room.partitions[0], &Fields::default(), 1, None, None).unwrap());
         let writers = [room.writer(0, &[10])];
         let private = {
             let (accumulator, accepted) = (room.accumulator.clone(), room.accepted.clone());
             let ring = room.partitions[0].clone();
             thread::spawn(move || {
-                let mut claim = accumulator.claim(&ring, 1, None, &[], None).unwrap();
+                let mut claim = accumulator.claim(&ring, &Fields::default(), 1, None, None).unwrap();
                 claim.write_value(&[20]);
                 if claim.commit(Attach::None).is_ok() {
                     accepted.lock().unwrap().push((0, 20));

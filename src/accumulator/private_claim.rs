@@ -11,11 +11,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{
-    Accumulator, Appended, Attach, Deadline, Refused,
+    Accumulator, Appended, Ask, Attach, Deadline, Refused,
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
-    pool::units_for,
+    pool::{Run, units_for},
     ring::{BATCH_HEADER, DELTA_STEP, Look, longest},
     segment::{Alone, Fresh, UNIT},
     word::{Base, ENTRY, Extent, Slot},
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     sync::{Relaxed, Release, mutated, order},
     wire::{
-        record::{Fields, Header, Shape, put_bytes, put_headers},
+        record::{Fields, Shape, put_bytes, put_headers},
         varint::put_signed,
     },
 };
@@ -34,9 +34,7 @@ const HEAD: usize = if cfg!(loom) { 5 } else { 5 + 1 + 10 + 5 };
 /// A filled run that is in no slot.
 #[derive(Debug)]
 struct Prepared {
-    index: u32,
-    units: u32,
-    share: u32,
+    run: Run,
     shape: Shape,
     timestamp: i64,
     /// Where in the run the value lies.
@@ -45,13 +43,14 @@ struct Prepared {
 
 impl Prepared {
     fn offset(&self) -> usize {
-        self.index as usize * UNIT
+        self.run.index as usize * UNIT
     }
 }
 
 impl Accumulator {
     /// Appends a record in a run of its own.
     #[cold]
+    #[expect(clippy::too_many_arguments, reason = "as `append_inline`")]
     pub(super) fn append_alone(
         &self,
         partition: &Partition,
@@ -60,30 +59,31 @@ impl Accumulator {
         attach: Attach,
         may_open: bool,
         timeout: Option<NonZeroU32>,
+        ask: Option<&Ask>,
     ) -> Result<Appended, Refused> {
-        let prepared = self.prepare(partition, fields, fields.value.map(<[u8]>::len), timestamp)?;
+        let prepared = self.prepare(partition, fields, fields.value.map(<[u8]>::len), timestamp, ask)?;
         let (appended, generation) =
             self.link(partition, &prepared, attach, may_open).inspect_err(|_| self.put(&prepared))?;
         if let Some(timeout) = timeout {
-            let (partition, segment) = (partition.id, prepared.index);
+            let (partition, segment) = (partition.id, prepared.run.index);
             self.note_deadline(Deadline { partition, segment, generation, index: 0, timeout });
         }
         Ok(appended)
     }
 
-    /// A run of the caller's own for a record whose value of `value_len` bytes it writes in place. `timestamp` in Unix
-    /// ms, or `None` for the clock's now.
+    /// A run of the caller's own for a record with these fields, whose value of `value_len` bytes it writes in place.
+    /// `timestamp` in Unix ms, or `None` for the clock's now. `ask`, if the caller waits for room.
     pub fn claim(
         self: &Arc<Self>,
         partition: &Arc<Partition>,
+        fields: &Fields<'_>,
         value_len: usize,
-        key: Option<&[u8]>,
-        headers: &[Header<'_>],
         timestamp: Option<i64>,
+        ask: Option<&Ask>,
     ) -> Result<PrivateClaim, Refused> {
         let timestamp = timestamp.unwrap_or_else(|| self.now());
-        let fields = Fields { key, value: None, headers };
-        let prepared = self.prepare(partition, &fields, Some(value_len), timestamp)?;
+        let fields = Fields { value: None, ..*fields };
+        let prepared = self.prepare(partition, &fields, Some(value_len), timestamp, ask)?;
         Ok(PrivateClaim { accumulator: self.clone(), partition: partition.clone(), prepared: Some(prepared) })
     }
 
@@ -94,6 +94,7 @@ impl Accumulator {
         fields: &Fields<'_>,
         value_len: Option<usize>,
         timestamp: i64,
+        ask: Option<&Ask>,
     ) -> Result<Prepared, Refused> {
         let shape = Shape::with_value_len(fields, value_len);
         let bytes = longest(shape) + ENTRY as usize;
@@ -101,18 +102,13 @@ impl Accumulator {
             return Err(Refused::TooLarge);
         }
         let share = partition.share.load(Relaxed);
-        let units = units_for(bytes);
-        let refused =
-            if longest(shape) > self.ordinary { Refused::NoRun { units, share } } else { Refused::BufferFull };
-        if self.defers(units) {
-            return Err(refused);
-        }
+        let needs = units_for(bytes);
         let mut wake = false;
         let run = self.pool.take_bytes(bytes, share, &mut wake);
-        if wake || (run.is_some() && self.lets_go()) {
+        if wake {
             self.made_room();
         }
-        let run = run.ok_or(refused)?;
+        let run = run.or_else(|| ask?.collect(needs, share)).ok_or(Refused::no_room(needs))?;
         let mut value = (0, 0);
         let start = run.index as usize * UNIT + HEAD;
         // SAFETY: clause (a).
@@ -128,7 +124,7 @@ impl Accumulator {
                 put_headers(&mut out[at + len..], fields.headers);
             });
         }
-        Ok(Prepared { index: run.index, units: run.units, share, shape, timestamp, value })
+        Ok(Prepared { run, shape, timestamp, value })
     }
 
     /// Makes the run the partition's next segment: the record's place is the place of this call. With the generation that
@@ -208,7 +204,7 @@ impl Accumulator {
         from: Slot,
         base: Option<Base>,
     ) -> Option<u32> {
-        let Prepared { index, units, share, shape, timestamp, .. } = *prepared;
+        let Prepared { run: Run { index, units, account }, shape, timestamp, .. } = *prepared;
         let base = base.unwrap_or_else(|| Base::start(timestamp));
         let timestamp_delta = timestamp.wrapping_sub(base.timestamp);
         let mut head = [0; HEAD];
@@ -231,7 +227,7 @@ impl Accumulator {
             continues: self.continues(partition, base, len as u64, UNIT),
             timestamp,
         };
-        let fresh = Fresh { base, extent: Extent::new(0, tagged, units), share, completion };
+        let fresh = Fresh { base, extent: Extent::new(0, tagged, units), account, completion };
         let generation = self.pool.header(index).prepare_alone(&fresh, &alone);
         let word = Slot::installed(index, generation, partition.lap(position));
         let slot = partition.slot(position);
@@ -245,7 +241,7 @@ impl Accumulator {
     }
 
     fn put(&self, prepared: &Prepared) {
-        self.pool.put(prepared.index, prepared.units, prepared.share);
+        self.pool.put(prepared.run);
         if !mutated("no_drop_wake") {
             self.made_room();
         }

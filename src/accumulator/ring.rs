@@ -8,11 +8,11 @@
 use std::num::NonZeroU32;
 
 use super::{
-    Accumulator, Appended, Attach, Deadline, Refused,
+    Accumulator, Appended, Ask, Attach, Deadline, Refused,
     completions::{CompletionRef, Delivery},
     entry,
     partition::Partition,
-    pool::{Run, class_for, units},
+    pool::{Run, class_for, units_for},
     segment::{Fresh, Header, UNIT},
     word::{Base, Claim, ENTRY, Extent, Slot},
 };
@@ -49,13 +49,14 @@ pub(super) enum Look<'a> {
 
 /// What a record needs where there is no place for it yet.
 #[derive(Clone, Copy)]
-struct Wanted {
+struct Wanted<'a> {
     /// Its longest form, bytes.
     need: usize,
     timestamp: i64,
     /// It has a listener entry.
     tagged: bool,
     may_open: bool,
+    ask: Option<&'a Ask>,
 }
 
 /// Where in its batch a claim lies.
@@ -87,6 +88,7 @@ impl Accumulator {
     /// `may_open` false, a record that would start a new batch is refused and nothing changes. `timeout`, in ms, if it has
     /// less time than others. Never blocks; no lock, allocation or system call but the doorbell, and that only if the
     /// sender must know.
+    #[cfg(any(test, feature = "testing"))]
     pub fn append(
         &self,
         partition: &Partition,
@@ -96,7 +98,22 @@ impl Accumulator {
         may_open: bool,
         timeout: Option<NonZeroU32>,
     ) -> Result<Appended, Refused> {
-        let delivery = self.append_inline(partition, fields, timestamp, attach, may_open, timeout, Some)?;
+        self.append_asking(partition, fields, timestamp, attach, may_open, timeout, None)
+    }
+
+    /// The same for a caller that waits for room and may have an ask, which takes a lock.
+    #[expect(clippy::too_many_arguments, reason = "as `append_inline`")]
+    pub fn append_asking(
+        &self,
+        partition: &Partition,
+        fields: &Fields<'_>,
+        timestamp: Option<i64>,
+        attach: Attach,
+        may_open: bool,
+        timeout: Option<NonZeroU32>,
+        ask: Option<&Ask>,
+    ) -> Result<Appended, Refused> {
+        let delivery = self.append_inline(partition, fields, timestamp, attach, may_open, timeout, ask, Some)?;
         Ok(Appended { delivery })
     }
 
@@ -114,16 +131,17 @@ impl Accumulator {
         attach: Attach,
         may_open: bool,
         timeout: Option<NonZeroU32>,
+        ask: Option<&Ask>,
         keep: impl FnOnce(Delivery) -> R,
     ) -> Result<R, Refused> {
         let shape = Shape::of(fields);
         let need = longest(shape);
         let timestamp = timestamp.unwrap_or_else(|| self.now());
         if need > self.ordinary {
-            let alone = self.append_alone(partition, fields, timestamp, attach, may_open, timeout)?;
+            let alone = self.append_alone(partition, fields, timestamp, attach, may_open, timeout, ask)?;
             return Ok(alone.delivery.map(keep).unwrap_or_default());
         }
-        let wanted = || Wanted { need, timestamp, tagged: attach.needs_entry(), may_open };
+        let wanted = || Wanted { need, timestamp, tagged: attach.needs_entry(), may_open, ask };
         let mut noted = false;
         loop {
             let (index, segment, claim) = match self.look(partition) {
@@ -191,7 +209,13 @@ impl Accumulator {
 
     /// The record does not fit behind `claim`.
     #[cold]
-    fn seal_full(&self, partition: &Partition, segment: &Header, claim: Claim, record: Wanted) -> Result<(), Refused> {
+    fn seal_full(
+        &self,
+        partition: &Partition,
+        segment: &Header,
+        claim: Claim,
+        record: Wanted<'_>,
+    ) -> Result<(), Refused> {
         if !record.may_open && !self.continues(partition, segment.base(), claim.bytes(), record.need) {
             return Err(Refused::WouldOpen);
         }
@@ -207,7 +231,7 @@ impl Accumulator {
         position: u64,
         from: Slot,
         base: Option<Base>,
-        record: Wanted,
+        record: Wanted<'_>,
     ) -> Result<(), Refused> {
         let room = base.map(|base| partition.room(base.bytes));
         if !record.may_open && room.is_none_or(|room| room < record.need as u64) {
@@ -320,7 +344,7 @@ impl Accumulator {
         position: u64,
         from: Slot,
         base: Option<Base>,
-        record: Wanted,
+        record: Wanted<'_>,
     ) -> Result<(), Refused> {
         let slot = partition.slot(position);
         let tagged = self.tagged.load(Relaxed) || record.tagged;
@@ -330,33 +354,37 @@ impl Accumulator {
         let base = base.unwrap_or_else(|| Base::start(record.timestamp));
         let share = partition.share.load(Relaxed);
         let mut wake = false;
-        let Some(run) = self.take_for(partition, base, record.need, tagged, share, &mut wake) else {
+        let need = record.need + if tagged { ENTRY as usize } else { 0 };
+        let Some(run) = self.take_for(partition, base, need, share, record.ask, &mut wake) else {
             if wake {
                 self.made_room();
             }
             // Say so only if it is still for us to install.
             partition.note_refused();
-            return if slot.load(Acquire) == from.0 { Err(Refused::BufferFull) } else { Ok(()) };
+            return if slot.load(Acquire) == from.0 { Err(Refused::no_room(units_for(need))) } else { Ok(()) };
         };
         let capacity = partition.room(base.bytes).max(record.need as u64).min(u64::from(run.units) * UNIT as u64);
         let extent = Extent::new(self.cut(capacity as u32), tagged, run.units);
         let completion = self.completions.take().into_raw();
-        let share = if mutated("share_read_twice") { partition.share.load(Relaxed) } else { share };
-        let generation = self.pool.header(run.index).open(&Fresh { base, extent, share, completion });
+        let mut account = run.account;
+        if mutated("share_read_twice") {
+            account.share = partition.share.load(Relaxed);
+        }
+        let generation = self.pool.header(run.index).open(&Fresh { base, extent, account, completion });
         let word = Slot::installed(run.index, generation, partition.lap(position));
         let from = if mutated("help_unchecked") { slot.load(Acquire) } else { from.0 };
         let stolen = mutated("help_unchecked") && Slot(from).is_installed();
         if stolen || slot.compare_exchange(from, word.0, order("install", Release), Relaxed).is_err() {
             // SAFETY: clause (c).
             unsafe { CompletionRef::from_raw(completion) }.put_unused();
-            self.pool.put(run.index, run.units, share);
+            self.pool.put(Run { account, ..run });
             self.made_room();
             return Ok(());
         }
         partition.advance(position);
         // Who was refused because we held the last run must look again. Nobody else: one who waits for memory would wake
         // up in vain with each segment of the others.
-        if (partition.changed() && !mutated("no_install_wake")) || wake || self.lets_go() {
+        if (partition.changed() && !mutated("no_install_wake")) || wake {
             self.made_room();
         }
         Ok(())
@@ -373,7 +401,7 @@ impl Accumulator {
         fields: &Fields<'_>,
     ) {
         let need = longest(Shape::of(fields));
-        let wanted = Wanted { need, timestamp: 0, tagged: false, may_open: true };
+        let wanted = Wanted { need, timestamp: 0, tagged: false, may_open: true, ask: None };
         assert!(self.install(partition, position, from, base, wanted).is_ok());
     }
 
@@ -383,15 +411,11 @@ impl Accumulator {
         partition: &Partition,
         base: Base,
         need: usize,
-        tagged: bool,
         share: u32,
+        ask: Option<&Ask>,
         wake: &mut bool,
     ) -> Option<Run> {
-        let need = need + if tagged { ENTRY as usize } else { 0 };
         let least = class_for(need);
-        if self.defers(units(least)) {
-            return None;
-        }
         let leave_at = u64::from(partition.leave_at.load(Relaxed));
         let wanted = match base.bytes.checked_div(base.index) {
             // A batch that waits behind another will not leave small.
@@ -405,7 +429,8 @@ impl Accumulator {
         };
         // Not more than what `limit` leaves.
         let most = class_for(partition.room(base.bytes) as usize);
-        self.pool.take(wanted.min(most).clamp(least, self.pool.ordinary.max(least)), least, share, wake)
+        let run = self.pool.take(wanted.min(most).clamp(least, self.pool.ordinary.max(least)), least, share, wake);
+        run.or_else(|| ask?.collect(units_for(need), share))
     }
 
     /// Bytes that claims of the newest segment hold. A hint.

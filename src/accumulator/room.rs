@@ -1,46 +1,12 @@
-//! Waiting for room: who was refused as full sleeps here; and asking for a large run, so that it is not starved.
-//!
-//! A large run is free only when all of its neighbours are, and small takes would fill each gap as it opens. So a
-//! caller that waits for a large one *asks*: while the first ask stands, takes of less than half of it are refused as full
-//! (what is open still takes records), the sender sends what is open, and acks bring the memory together. An ask whose broker
-//! already has its share of the memory holds nobody up. Asks are served in their order; each ends with its `Ask`.
+//! Waiting for room: callers that were refused as full sleep here; and asking for several units in one piece
+//! (`pool/asks.rs`), so that they are not starved by callers that need fewer.
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError},
-    task::Waker,
-};
+use std::{fmt, sync::Arc, task::Waker};
 
-use super::{Accumulator, Refused};
-use crate::sync::{AcqRel, AtomicU32, Relaxed, mutated, plain};
+use super::{Accumulator, Refused, pool::Run};
+use crate::sync::mutated;
 
-/// What waiting callers want of large runs.
-#[derive(Debug, Default)]
-pub(super) struct Asked {
-    /// A copy of the first ask: `units << 32 | share`; 0: none.
-    first: plain::AtomicU64,
-    /// 1: somebody was refused for the sake of the first ask since [`Accumulator::lets_go`] last looked.
-    deferred: AtomicU32,
-    asks: std::sync::Mutex<Asks>,
-}
-
-#[derive(Debug, Default)]
-struct Asks {
-    next: u64,
-    /// Ticket and what `first` says when it is first. In order.
-    list: Vec<(u64, u64)>,
-}
-
-impl Asked {
-    fn change<R>(&self, change: impl FnOnce(&mut Asks) -> R) -> R {
-        let mut asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = change(&mut asks);
-        self.first.store(asks.list.first().map_or(0, |(_, ask)| *ask), Relaxed);
-        result
-    }
-}
-
-/// A caller that waits for a large run. While the first of them lives, small takes are refused.
+/// A caller that waits for several units in one piece, and has been woken in vain. Dropped, it waits no more.
 pub struct Ask {
     accumulator: Arc<Accumulator>,
     ticket: u64,
@@ -52,10 +18,19 @@ impl fmt::Debug for Ask {
     }
 }
 
+impl Ask {
+    /// The run, if it is complete now. Each call says that the caller goes on waiting.
+    pub(super) fn collect(&self, needs: u32, share: u32) -> Option<Run> {
+        let pool = &self.accumulator.pool;
+        pool.asks.collect(pool, self.ticket, needs, share)
+    }
+}
+
 impl Drop for Ask {
     fn drop(&mut self) {
-        self.accumulator.asks.change(|asks| asks.list.retain(|(ticket, _)| *ticket != self.ticket));
-        // Those who were refused for its sake.
+        let pool = &self.accumulator.pool;
+        pool.asks.leave(pool, self.ticket);
+        // What was kept for it, and the next in line.
         if !mutated("no_ask_wake") {
             self.accumulator.made_room();
         }
@@ -77,39 +52,23 @@ impl Accumulator {
         self.room.wake_all();
     }
 
-    /// To be held while waiting for room after `refused`. `None`: no run of its own is needed, or its broker holds more
-    /// than its share already, so it may not hold up the others.
+    /// To be held, and handed to each further try, by a caller that was refused so and then woken in vain. `None`: it needs
+    /// no more than what any other caller needs.
     pub fn ask(self: &Arc<Self>, refused: Refused) -> Option<Ask> {
-        let Refused::NoRun { units, share } = refused else { return None };
-        if !self.pool.shares.is_fair(share, units) {
-            return None;
-        }
-        let ticket = self.asks.change(|asks| {
-            asks.next += 1;
-            asks.list.push((asks.next, u64::from(units) << 32 | u64::from(share)));
-            asks.next
-        });
-        Some(Ask { accumulator: self.clone(), ticket })
+        let ticket = || self.pool.asks.ticket();
+        matches!(refused, Refused::NoRun).then(|| Ask { accumulator: self.clone(), ticket: ticket() })
     }
 
-    /// A take of `units` is refused for the sake of somebody who asked for far more.
-    pub(super) fn defers(&self, units: u32) -> bool {
-        let first = self.asks.first.load(Relaxed);
-        let (asked, share) = ((first >> 32) as u32, first as u32);
-        let defers = || asked / 2 > units && self.pool.shares.is_fair(share, asked);
-        if !defers() {
-            return false;
-        }
-        // Once more behind a note: a take that makes the ask unfair and is not seen then finds the note.
-        self.asks.deferred.swap(1, AcqRel);
-        defers()
+    /// Somebody asks: [`Accumulator::tick`] is due now and then.
+    pub fn is_asked(&self) -> bool {
+        self.pool.asks.are_any()
     }
 
-    /// After a take: true if the first ask holds nobody up any more, so that those it did must look again.
-    pub(super) fn lets_go(&self) -> bool {
-        let first = self.asks.first.load(Relaxed);
-        let (asked, share) = ((first >> 32) as u32, first as u32);
-        asked > 0 && !self.pool.shares.is_fair(share, asked) && self.asks.deferred.swap(0, AcqRel) != 0
+    /// The sender, every 50 ms while somebody asks: asks that nobody has spoken for since are forgotten.
+    pub fn tick(&self) {
+        if self.pool.asks.tick(&self.pool) {
+            self.made_room();
+        }
     }
 
     /// Registers in [`Accumulator::room`] and tells the sender that somebody waits. The caller tries again before it

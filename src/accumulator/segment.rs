@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use super::arena::Arena;
 use super::{
     completions::CompletionRef,
+    pool::Account,
     word::{Base, Claim, Commit, Extent},
 };
 use crate::sync::{Acquire, AtomicU64, Relaxed, Release, order, plain};
@@ -38,8 +39,8 @@ pub struct Header {
     /// Of a run with a single record: where it begins and how long it is. Zero otherwise.
     start: plain::AtomicU32,
     len: plain::AtomicU32,
-    /// Which share the run was counted in.
-    share: plain::AtomicU32,
+    /// Where the run is counted, and where it goes back to.
+    account: plain::AtomicU32,
     /// Units in the run's middle that were given back before the rest: first << 32 | how many.
     hole: plain::AtomicU64,
     /// 1: its memory was given back. A hint, for who keeps records in mind.
@@ -52,7 +53,7 @@ pub struct Header {
 pub struct Fresh {
     pub base: Base,
     pub extent: Extent,
-    pub share: u32,
+    pub account: Account,
     /// From `CompletionRef::into_raw`.
     pub completion: *mut (),
 }
@@ -91,9 +92,9 @@ impl Header {
         Extent::from_word(self.extent.load(Acquire))
     }
 
-    /// Which share the run is counted in, and its length in units. For who took the run.
-    pub fn run(&self) -> (u32, u32) {
-        (self.share.load(Relaxed), self.extent.load(Relaxed) as u32)
+    /// Where the run is counted, and its length in units. For who took the run.
+    pub fn run(&self) -> (Account, u32) {
+        (Account::from_word(self.account.load(Relaxed)), self.extent.load(Relaxed) as u32)
     }
 
     /// The units that were given back already: the first, counted in the run, and how many. For who drained it.
@@ -115,11 +116,11 @@ impl Header {
     }
 
     fn prepare(&self, fresh: &Fresh) {
-        let Fresh { base, extent, share, completion } = *fresh;
+        let Fresh { base, extent, account, completion } = *fresh;
         self.base.store(base.pack(), order("base_store", Release));
         self.timestamp.store(base.timestamp as u64, order("base_store", Release));
         self.extent.store(extent.word(), Release);
-        self.share.store(share, Relaxed);
+        self.account.store(account.word(), Relaxed);
         self.hole.store(0, Relaxed);
         self.released.store(0, Relaxed);
         self.completion.store(completion, Relaxed);
@@ -297,7 +298,7 @@ pub fn table(units: usize) -> Option<Table> {
         max_timestamp: plain::AtomicI64::new(0),
         start: plain::AtomicU32::new(0),
         len: plain::AtomicU32::new(0),
-        share: plain::AtomicU32::new(0),
+        account: plain::AtomicU32::new(0),
         hole: plain::AtomicU64::new(0),
         released: plain::AtomicU32::new(0),
         commit: Line(AtomicU64::new(0)),

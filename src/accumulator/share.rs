@@ -60,19 +60,13 @@ impl Shares {
 
     /// `units` more are within the share's limit. A share that holds nothing may always take once.
     pub fn permits(&self, share: u32, units: u32) -> bool {
-        if self.brokers.load(Relaxed) < 2 {
-            return true;
-        }
         let used = self.used[share as usize].0.load(Relaxed);
-        used == 0 || i64::from(used) + i64::from(units) <= ALPHA * (i64::from(self.free()) - i64::from(units))
+        self.brokers() < 2 || is_within(used, self.free(), units)
     }
 
-    /// `units` more are within what the share may hold when all others want memory too. Others may be held up for it.
-    pub fn is_fair(&self, share: u32, units: u32) -> bool {
-        let used = i64::from(self.used[share as usize].0.load(Relaxed));
-        self.brokers.load(Relaxed) < 2
-            || used == 0
-            || (ALPHA + 1) * (used + i64::from(units)) <= ALPHA * i64::from(self.total)
+    /// Brokers that lead partitions.
+    pub fn brokers(&self) -> u32 {
+        self.brokers.load(Relaxed)
     }
 
     pub fn take(&self, share: u32, units: u32) {
@@ -84,6 +78,11 @@ impl Shares {
         self.used[share as usize].0.fetch_sub(units, Relaxed);
         self.free.0.fetch_add(units, Relaxed);
     }
+}
+
+/// Who holds `used` may take `more` of what is free: of units, and of blocks.
+pub fn is_within(used: u32, free: u32, more: u32) -> bool {
+    used == 0 || i64::from(used) + i64::from(more) <= ALPHA * (i64::from(free) - i64::from(more))
 }
 
 #[cfg(not(loom))]

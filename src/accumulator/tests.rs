@@ -1,13 +1,10 @@
 //! The room as a whole, single-threaded, and a stress test with real threads. The models are in `models.rs`.
 
+mod asks;
 mod beyond;
 mod stress;
 
-use std::{
-    sync::Arc,
-    sync::atomic::AtomicU32,
-    task::{Wake, Waker},
-};
+use std::sync::Arc;
 
 use super::{
     drain::{Chain, Peek},
@@ -235,7 +232,7 @@ fn several_mib_in_one_run() {
     for _ in 0..3 {
         append(&accumulator, &partition, &large).unwrap();
     }
-    assert!(matches!(append(&accumulator, &partition, &large).unwrap_err(), Refused::NoRun { .. }));
+    assert!(matches!(append(&accumulator, &partition, &large).unwrap_err(), Refused::NoRun));
     let values: Vec<_> = drain_all(&mut drain, 0).into_iter().flatten().map(|read| read.value.unwrap()).collect();
     assert!(values.len() == 3 && values.iter().all(|value| *value == large));
     assert_eq!(accumulator.free(), mib << 20);
@@ -247,8 +244,9 @@ fn several_mib_in_one_run() {
 fn a_claim_is_written_in_place() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
     let headers = [Header { key: "h", value: Some(b"v") }];
-    let mut claim = accumulator.claim(&partition, 5, Some(b"key"), &headers, Some(77)).unwrap();
-    drop(accumulator.claim(&partition, 50_000, None, &[], None).unwrap());
+    let fields = Fields { key: Some(b"key"), value: None, headers: &headers };
+    let mut claim = accumulator.claim(&partition, &fields, 5, Some(77), None).unwrap();
+    drop(accumulator.claim(&partition, &Fields::default(), 50_000, None, None).unwrap());
     append(&accumulator, &partition, b"before").unwrap();
     claim.value_mut().copy_from_slice(b"value");
     let done = claim.commit(Attach::Delivery).unwrap();
@@ -276,11 +274,11 @@ fn refusals_keep_nothing() {
         }
     };
     assert_eq!(refused, Refused::RingFull);
-    let claim = accumulator.claim(&partition, 100, None, &[], None).unwrap();
+    let claim = accumulator.claim(&partition, &Fields::default(), 100, None, None).unwrap();
     let (claim, refused) = claim.commit(Attach::None).unwrap_err();
     assert_eq!(refused, Refused::RingFull);
     let other = drain.add_partition(place(1));
-    let hold = accumulator.claim(&other, 30_000, None, &[], None).unwrap();
+    let hold = accumulator.claim(&other, &Fields::default(), 30_000, None, None).unwrap();
     assert!(append(&accumulator, &other, &[1; 30_000]).unwrap_err().is_full());
     drop(hold);
     append(&accumulator, &other, &[1; 30_000]).unwrap();
@@ -453,7 +451,7 @@ fn deliveries_name_their_record() {
 fn closed_is_closed() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
     append(&accumulator, &partition, b"x").unwrap();
-    let claim = accumulator.claim(&partition, 1, None, &[], None).unwrap();
+    let claim = accumulator.claim(&partition, &Fields::default(), 1, None, None).unwrap();
     assert!(drain.close_partition(0) && drain.close_partition(0));
     assert_eq!(append(&accumulator, &partition, b"y").unwrap_err(), Refused::Closed);
     assert_eq!(claim.commit(Attach::None).unwrap_err().1, Refused::Closed);
@@ -492,7 +490,7 @@ fn one_stuck_broker_leaves_room_for_the_others() {
         }
         chains.extend(drain.drain(0, Leave::Now));
     };
-    assert_eq!(refused, Refused::BufferFull);
+    assert_eq!(refused, Refused::NoRun);
     let free = accumulator.free();
     assert!(free > 9 << 20 && free < 13 << 20, "about a third is left: {free}");
     append(&accumulator, &other, &[0; 200_000]).unwrap();
@@ -568,71 +566,6 @@ fn who_needs_the_clock_often_wakes_the_sender() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "minutes")]
-fn a_large_record_is_not_starved() {
-    let config = AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() };
-    let (accumulator, mut drain, partition) = new(config);
-    let small: Vec<_> = (1..9).map(|i| drain.add_partition(place(i))).collect();
-    let claims: Vec<_> =
-        (0..2_000).map_while(|i| accumulator.claim(&small[i % 8], 900, None, &[], None).ok()).collect();
-    let large = vec![0; 900_000];
-    let refused = append(&accumulator, &partition, &large).unwrap_err();
-    assert_eq!(refused, Refused::NoRun { units: 879, share: 0 });
-    assert!(accumulator.ask(Refused::BufferFull).is_none(), "what is small needs no asking");
-    let ask = accumulator.ask(refused).unwrap();
-    let second = accumulator.ask(append(&accumulator, &partition, &[0; 500_000]).unwrap_err()).unwrap();
-    for (i, claim) in claims.into_iter().enumerate() {
-        drop(claim);
-        if i % 2 == 0 {
-            assert_eq!(append(&accumulator, &small[0], b"x").unwrap_err(), Refused::BufferFull, "kept for who asked");
-        }
-    }
-    append(&accumulator, &partition, &large).unwrap();
-    drop(ask);
-    assert_eq!(append(&accumulator, &small[0], b"x").unwrap_err(), Refused::BufferFull, "the next ask stands");
-    drop(second);
-    append(&accumulator, &small[0], b"x").unwrap();
-    // A broker with more than its share holds nobody up.
-    drain.set_leader(0, 1);
-    drain.set_leader(1, 2);
-    append(&accumulator, &partition, &vec![0; 700_000]).unwrap();
-    assert!(accumulator.ask(append(&accumulator, &partition, &large).unwrap_err()).is_none());
-}
-
-/// Small takes are refused for the sake of who asked; its broker takes its share meanwhile, so that the ask holds nobody up
-/// any more: those that it did are woken, once.
-#[test]
-fn an_ask_beyond_its_share_lets_go_of_the_others() {
-    struct Woken(AtomicU32);
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
-    let config = AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() };
-    let (accumulator, mut drain, partition) = new(config);
-    let other = drain.add_partition(place(1));
-    drain.set_leader(0, 1);
-    drain.set_leader(1, 2);
-    let claim = |of, bytes| accumulator.claim(of, bytes, None, &[], None).unwrap();
-    let mut held: Vec<_> = (0..400).map(|_| claim(&other, 1500)).collect();
-    held.push(claim(&partition, 250_000));
-    let ask = accumulator.ask(append(&accumulator, &partition, &[0; 900_000]).unwrap_err());
-    assert!(ask.is_some());
-    assert_eq!(append(&accumulator, &other, b"x").unwrap_err(), Refused::BufferFull);
-    let (woken, mut slot) = (Arc::new(Woken(AtomicU32::new(0))), None);
-    let mut register = || accumulator.wait_for_room(&mut slot, &Waker::from(woken.clone()));
-    register();
-    held.push(claim(&partition, 450_000));
-    assert_eq!(woken.0.load(Relaxed), 1, "it takes its share");
-    register();
-    held.push(claim(&partition, 1500));
-    assert_eq!(woken.0.load(Relaxed), 1, "nobody was refused for its sake since");
-    append(&accumulator, &other, b"x").unwrap();
-    drain_all(&mut drain, 1);
-}
-
-#[test]
 fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
     let used = |accumulator: &Accumulator| ((32 << 20) - accumulator.free()) >> 10;
@@ -665,7 +598,7 @@ fn overwrite_free(accumulator: &Accumulator, byte: u8) {
     assert_eq!(accumulator.free(), 0);
     for run in taken {
         accumulator.rewrite(run.index as usize * UNIT, run.units as usize * UNIT, |bytes| bytes.fill(byte));
-        accumulator.pool.put(run.index, run.units, 0);
+        accumulator.pool.put(run);
     }
 }
 
@@ -685,7 +618,7 @@ fn a_record_in_flight_keeps_its_last_bytes() {
         for (len, tagged, claimed) in lengths.flat_map(|len| [0, 1, 2, 3].map(|how| (len, how & 1 > 0, how & 2 > 0))) {
             let attach = if tagged { Attach::Tag(7) } else { Attach::None };
             if claimed {
-                let mut claim = accumulator.claim(&partition, len, None, &[], None).unwrap();
+                let mut claim = accumulator.claim(&partition, &Fields::default(), len, None, None).unwrap();
                 claim.value_mut().copy_from_slice(&content[..len]);
                 claim.commit(attach).unwrap();
             } else {

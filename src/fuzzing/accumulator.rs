@@ -184,7 +184,10 @@ impl Script {
         };
         let free = self.accumulator.free();
         let ring = &self.lanes[at].ring;
-        match self.accumulator.append(ring, &fields, Some(record.timestamp), record.attach, may_open, None) {
+        // Who has an ask is somebody that waits, or waited once and was forgotten.
+        let ask = if self.asks.is_empty() { None } else { self.asks.get(input.below(2 * self.asks.len())) };
+        let (timestamp, attach) = (Some(record.timestamp), record.attach);
+        match self.accumulator.append_asking(ring, &fields, timestamp, attach, may_open, None, ask) {
             Ok(appended) => {
                 // A record that would have opened a batch was refused; this one did not.
                 assert!(may_open || !self.lanes[at].expected.is_empty());
@@ -224,7 +227,8 @@ impl Script {
         let (key, headers) = if record.keyed { (Some(&b"key"[..]), &headers[..]) } else { (None, &[][..]) };
         let ring = &self.lanes[at].ring;
         let free = self.accumulator.free();
-        match self.accumulator.claim(ring, record.len, key, headers, Some(record.timestamp)) {
+        let fields = Fields { key, value: None, headers };
+        match self.accumulator.claim(ring, &fields, record.len, Some(record.timestamp), self.asks.first()) {
             Ok(mut claim) => {
                 assert_eq!(claim.len(), record.len);
                 let took = free - self.accumulator.free();
@@ -383,13 +387,11 @@ impl Script {
     }
 
     fn rare(&mut self, input: &mut Input<'_>, at: usize) {
-        match input.below(4) {
-            0 if self.asks.len() < 2 => {
-                let refused = Refused::NoRun { units: 1 + u32::from(input.u8() % 64), share: 0 };
-                self.asks.extend(self.accumulator.ask(refused));
-            }
-            1 => drop(self.asks.pop()),
-            2 => self.lanes[at].closed |= self.drain.close_partition(at as u32),
+        match input.below(5) {
+            0 if self.asks.len() < 3 => self.asks.extend(self.accumulator.ask(Refused::NoRun)),
+            1 if !self.asks.is_empty() => drop(self.asks.remove(input.below(self.asks.len()))),
+            2 => self.accumulator.tick(),
+            3 => self.lanes[at].closed |= self.drain.close_partition(at as u32),
             _ => self.visit(),
         }
     }
@@ -413,6 +415,7 @@ impl Script {
         }
         let leaked: usize = self.leaked.iter().map(|held| held.took).sum();
         assert_eq!(self.accumulator.free(), self.memory - leaked, "memory is lost, or there twice");
+        assert_eq!(self.accumulator.free_in_pieces(), self.memory - leaked, "free memory that nobody finds");
         self.batches
     }
 }

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use super::Topic;
-use super::topic::Refusal;
-use crate::accumulator::{Appended, Attach, PrivateClaim};
+use super::refusal::Refusal;
+use crate::accumulator::{Appended, Ask, Attach, PrivateClaim};
 use crate::completion::Delivery;
 use crate::error::SendError;
 
@@ -60,7 +60,7 @@ impl Claim {
             Ok(Appended { delivery: Some(delivery), .. }) => Ok(delivery),
             Ok(Appended { delivery: None, .. }) => unreachable!("a commit that asks for a delivery gets one"),
             Err((claim, refused)) => {
-                let error = topic.error_of(&Refusal::Full(refused), claim.len());
+                let error = topic.error_of(&Refusal::Full(refused), || claim.len());
                 Err((Self { topic, claim }, error))
             }
         }
@@ -69,28 +69,18 @@ impl Claim {
     fn commit_as(self, attach: Attach) -> Result<Appended, SendError> {
         self.topic.core().check_life()?;
         let Self { topic, claim } = self;
-        let started = Instant::now();
+        let len = claim.len();
         let mut held = Some(claim);
-        let mut result = None;
-        let mut attempt = || {
-            let claim = held.take()?;
-            match claim.commit(attach) {
-                Ok(appended) => result = Some(Ok(appended)),
-                Err((claim, refused)) if refused.is_full() => {
-                    held = Some(claim);
-                    return None;
-                }
-                Err((_, refused)) => result = Some(Err(refused)),
-            }
-            Some(())
+        let mut attempt = |_: Option<&Ask>| {
+            let claim = held.take().ok_or(Refusal::Life)?;
+            claim.commit(attach).map_err(|(claim, refused)| {
+                held = Some(claim);
+                Refusal::Full(refused)
+            })
         };
-        if attempt().is_none() {
-            topic.wait(&Refusal::Full(crate::accumulator::Refused::RingFull), started, attempt)?;
-        }
-        match result {
-            Some(Ok(appended)) => Ok(appended),
-            Some(Err(refused)) => Err(topic.error_of(&Refusal::Full(refused), 0)),
-            None => Err(SendError::BufferFull),
+        match attempt(None) {
+            Ok(appended) => Ok(appended),
+            Err(refusal) => topic.insist(refusal, Instant::now(), attempt, |refusal| topic.error_of(refusal, || len)),
         }
     }
 }

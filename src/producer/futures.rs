@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Producer;
-use super::topic::{Refusal, Topic};
-use crate::accumulator::{Ask, Attach};
+use super::refusal::Refusal;
+use super::topic::Topic;
+use crate::accumulator::{Ask, Attach, Refused as Full};
 use crate::completion::Delivery;
 use crate::error::{CloseReport, SendError, WaitedFor};
 use crate::record::Record;
@@ -24,13 +25,14 @@ pub struct SendFuture<'a> {
     /// Our places in the lists of those who wait for metadata and for room.
     for_topic: Option<u64>,
     for_room: Option<u64>,
-    /// Our claim to the next large run, if the record needs one.
+    /// What it asks for, if it was woken in vain.
     ask: Option<Ask>,
+    done: bool,
 }
 
 impl<'a> SendFuture<'a> {
     pub(super) fn new(topic: &'a Topic, record: Record<'a>) -> Self {
-        Self { topic, record, started: None, for_topic: None, for_room: None, ask: None }
+        Self { topic, record, started: None, for_topic: None, for_room: None, ask: None, done: false }
     }
 
     fn deregister(&mut self) {
@@ -40,7 +42,7 @@ impl<'a> SendFuture<'a> {
     }
 
     fn attempt(&self) -> Result<Delivery, Refusal> {
-        let appended = self.topic.append(&self.record, Attach::Delivery)?;
+        let appended = self.topic.append(&self.record, Attach::Delivery, self.ask.as_ref())?;
         appended.delivery.ok_or(Refusal::Life)
     }
 
@@ -69,49 +71,59 @@ impl<'a> SendFuture<'a> {
     }
 }
 
-impl Future for SendFuture<'_> {
-    type Output = Result<Delivery, SendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+impl SendFuture<'_> {
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<Delivery, SendError>> {
+        // Whoever has waited before and finds no room now was woken in vain.
+        let in_vain = self.for_room.is_some();
         // Once without waiting, and once registered where it waits for what it lacks: what changes in between wakes us.
         let (mut in_topic, mut in_room) = (false, false);
         loop {
-            let refusal = match this.attempt() {
-                Ok(delivery) => {
-                    this.deregister();
-                    return Poll::Ready(Ok(delivery));
-                }
+            let refusal = match self.attempt() {
+                Ok(delivery) => return Poll::Ready(Ok(delivery)),
                 Err(refusal) if !refusal.may_pass() => {
-                    this.deregister();
-                    return Poll::Ready(Err(this.topic.error(&refusal, &this.record)));
+                    return Poll::Ready(Err(self.topic.error(&refusal, &self.record)));
                 }
                 Err(refusal) => refusal,
             };
-            this.started.get_or_insert_with(Instant::now);
-            if let Some(error) = this.given_up(&refusal) {
-                this.deregister();
+            self.started.get_or_insert_with(Instant::now);
+            if let Some(error) = self.given_up(&refusal) {
                 return Poll::Ready(Err(error));
             }
+            let accumulator = &self.topic.core().shared.accumulator;
             match refusal {
-                Refusal::NotReady | Refusal::NoPartition(_) if in_topic => return Poll::Pending,
-                Refusal::NotReady | Refusal::NoPartition(_) => {
-                    in_topic = true;
-                    this.topic.shared().changed.register(&mut this.for_topic, context.waker());
-                    // The sender keeps our time.
-                    this.topic.core().shared.accumulator.doorbell.ring();
+                Refusal::Full(why) if in_vain && self.ask.is_none() && why == Full::NoRun => {
+                    self.ask = accumulator.ask(why);
                 }
-                _ if in_room => return Poll::Pending,
-                refusal => {
+                Refusal::Full(_) if in_room => return Poll::Pending,
+                Refusal::Full(_) => {
                     in_room = true;
-                    let accumulator = &this.topic.core().shared.accumulator;
-                    if let (Refusal::Full(refused), None) = (refusal, &this.ask) {
-                        this.ask = accumulator.ask(refused);
-                    }
-                    accumulator.wait_for_room(&mut this.for_room, context.waker());
+                    accumulator.wait_for_room(&mut self.for_room, context.waker());
+                }
+                _ if in_topic => return Poll::Pending,
+                _ => {
+                    in_topic = true;
+                    self.topic.shared().changed.register(&mut self.for_topic, context.waker());
+                    // The sender keeps our time.
+                    accumulator.doorbell.ring();
                 }
             }
         }
+    }
+}
+
+impl Future for SendFuture<'_> {
+    type Output = Result<Delivery, SendError>;
+
+    /// # Panics
+    /// When it is polled again after it was ready: it would send the record again.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.done, "a SendFuture was polled again after it was ready");
+        let polled = self.poll_send(context);
+        if polled.is_ready() {
+            self.done = true;
+            self.deregister();
+        }
+        polled
     }
 }
 

@@ -5,9 +5,12 @@ mod builder;
 pub(crate) mod by_hand;
 mod claim;
 mod futures;
+mod placing;
+mod refusal;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 mod topic;
+mod waiting;
 
 use std::fmt;
 use std::sync::atomic::Ordering;

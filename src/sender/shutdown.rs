@@ -366,12 +366,16 @@ impl Sender {
         let unknown = || self.topics.iter().any(|topic| topic.partitions.is_empty() && topic.shared.changed.waiting());
         let growth = || self.topics.iter().any(|topic| topic.shared.changed.waiting());
         self.shared.accumulator.room.waiting()
+            || self.shared.accumulator.is_asked()
             || (self.unknown_topics > 0 && unknown())
             || (self.control.growth_wanted && growth())
     }
 
     pub(super) fn nudge_waiters(&mut self) {
         self.watching_waiters = false;
+        if self.shared.accumulator.is_asked() {
+            self.shared.accumulator.tick();
+        }
         self.shared.accumulator.room.wake_all();
         let growth = self.control.growth_wanted;
         for topic in self.topics.iter().filter(|topic| growth || topic.partitions.is_empty()) {

@@ -6,7 +6,10 @@ mod identity;
 mod partitioning;
 mod records;
 mod room;
+mod waiting;
 
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use ringmail::testing::{Broker, BrokerOptions, TopicOptions};
@@ -38,4 +41,24 @@ fn settled(producer: &Producer, delivered: u64, failed: u64) {
     let stats = producer.stats();
     assert_eq!((stats.delivered, stats.failed(), stats.outstanding()), (delivered, failed, 0), "{stats:?}");
     assert!(stats.adds_up() && stats.buffer_used == 0, "{stats:?}");
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls a future to its end on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
 }

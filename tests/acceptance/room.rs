@@ -78,3 +78,76 @@ fn a_close_wakes_who_waits_for_room() {
     });
     settled(&producer, 0, accepted);
 }
+
+/// Polled until it is woken in vain, then left, as in a `select!` that went another way: it keeps next to nothing from
+/// others, and soon nothing. Polled again, it gets what it waited for, once.
+#[test]
+fn a_future_that_nobody_polls_holds_up_nobody() {
+    let hold = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let holds = hold.clone();
+    let broker = start(partitions(1).on_produce(move |_| {
+        while holds.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Fault::None
+    }));
+    let producer = builder(&broker.bootstrap())
+        .buffer_memory(4 << 20)
+        .max_block(Duration::from_secs(20))
+        .linger(Duration::ZERO)
+        .build()
+        .unwrap();
+    let topic = producer.topic("room").unwrap();
+    producer.warm_up(&["room"]).unwrap();
+    let large = vec![b'l'; 1_000_000];
+    let mut accepted = 0;
+    while topic.try_send(Record::value(&large[..900])).is_ok() {
+        accepted += 1;
+    }
+    let mut forgotten = pin!(topic.send_async(Record::value(&large)));
+    let mut poll = || forgotten.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    for _ in 0..5 {
+        assert!(poll().is_pending());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    hold.store(false, std::sync::atomic::Ordering::Relaxed);
+    producer.flush().unwrap();
+    // All is delivered, so there is room for everybody.
+    topic.try_send(Record::value("abc")).unwrap().wait().unwrap();
+    let claims: Vec<_> = (0..3).map(|_| topic.claim(900_000, None, &[]).unwrap()).collect();
+    // The whole memory again, a moment later.
+    claims.into_iter().chain([topic.claim(900_000, None, &[]).unwrap()]).for_each(drop);
+    let delivery = loop {
+        match poll() {
+            std::task::Poll::Ready(delivery) => break delivery.unwrap(),
+            std::task::Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    delivery.wait().unwrap();
+    settled(&producer, accepted + 2, 0);
+}
+
+/// A future that is done does not send its record again.
+#[test]
+fn a_finished_send_is_not_made_twice() {
+    let broker = start(partitions(1));
+    let producer = builder(&broker.bootstrap()).build().unwrap();
+    let topic = producer.topic("once").unwrap();
+    let closed = {
+        let mut done = pin!(topic.send_async(Record::value("once")));
+        let delivery = crate::block_on(done.as_mut()).unwrap();
+        delivery.wait().unwrap();
+        let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = done.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }));
+        assert!(again.is_err(), "as every future that is polled after it was ready");
+        let _ = producer.close(Duration::from_secs(5)).unwrap();
+        topic.send_async(Record::value("late"))
+    };
+    // So is one that was refused.
+    let mut refused = pin!(closed);
+    assert!(crate::block_on(refused.as_mut()).is_err());
+    let poll = || drop(refused.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)).is_err());
+    settled(&producer, 1, 0);
+}

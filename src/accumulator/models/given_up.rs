@@ -11,7 +11,7 @@ fn claimer(room: &Room, end: impl FnOnce(PrivateClaim) + Send + 'static) -> thre
     let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
     thread::spawn(move || {
         // Without memory there is nothing to give up.
-        if let Ok(mut claim) = accumulator.claim(&ring, 1, None, &[], None) {
+        if let Ok(mut claim) = accumulator.claim(&ring, &Fields::default(), 1, None, None) {
             claim.write_value(&[40]);
             end(claim);
         }
@@ -24,7 +24,7 @@ fn claimer(room: &Room, end: impl FnOnce(PrivateClaim) + Send + 'static) -> thre
 fn claims_dropped_and_leaked() {
     explore(2, || {
         let mut room = Room::new(1, SLOTS, 3, SMALLEST);
-        let leaked = room.accumulator.claim(&room.partitions[0], 1, None, &[], None).unwrap();
+        let leaked = room.accumulator.claim(&room.partitions[0], &Fields::default(), 1, None, None).unwrap();
         let dropped = claimer(&room, drop);
         let writers = [room.writer(0, &[10, 11])];
         let mut out = Out::default();
@@ -104,7 +104,7 @@ fn leader_changes_under_a_writer() {
         room.drain.set_leader(0, 1);
         let writers = [room.writer(0, &[10, 11])];
         // loom does not see the share change. It sees that somebody takes and puts a run, and tries every order of that.
-        let held = room.accumulator.claim(&room.partitions[0], 1, None, &[], None).ok();
+        let held = room.accumulator.claim(&room.partitions[0], &Fields::default(), 1, None, None).ok();
         room.drain.set_leader(0, 2);
         drop(held);
         let mut out = Out::default();

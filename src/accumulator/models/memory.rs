@@ -100,7 +100,7 @@ fn mark(pool: &Pool, index: u32, units: u32) {
 fn use_once(pool: &Pool, class: usize) -> bool {
     let Some(run) = pool.take(class, class, 0, &mut false) else { return false };
     mark(pool, run.index, run.units);
-    pool.put(run.index, run.units, 0);
+    pool.put(run);
     true
 }
 
@@ -108,19 +108,19 @@ fn use_once(pool: &Pool, class: usize) -> bool {
 #[test]
 fn siblings_merge() {
     explore(3, || {
-        let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
+        let pool = Arc::new(Pool::with_block(4, 1).unwrap());
         let runs: [_; 4] = std::array::from_fn(|_| pool.take(0, 0, 0, &mut false).unwrap());
-        pool.put(runs[2].index, 1, 0);
-        pool.put(runs[3].index, 1, 0);
+        pool.put(runs[2]);
+        pool.put(runs[3]);
         let other = {
             let pool = pool.clone();
             thread::spawn(move || {
                 mark(&pool, runs[0].index, 1);
-                pool.put(runs[0].index, 1, 0);
+                pool.put(runs[0]);
             })
         };
         mark(&pool, runs[1].index, 1);
-        pool.put(runs[1].index, 1, 0);
+        pool.put(runs[1]);
         use_once(&pool, 1);
         other.join().unwrap();
         assert!(use_once(&pool, 1), "all four are one again");
@@ -155,7 +155,7 @@ fn room_from_a_split() {
     }
     for units in [1, 3] {
         explore(3, move || {
-            let (pool, list) = (Arc::new(Pool::with_classes(4, 2).unwrap()), Arc::new(WaitList::default()));
+            let (pool, list) = (Arc::new(Pool::with_block(4, 1).unwrap()), Arc::new(WaitList::default()));
             let other = {
                 let (pool, list) = (pool.clone(), list.clone());
                 thread::spawn(move || insist(&pool, &list, units))
@@ -170,7 +170,7 @@ fn room_from_a_split() {
 #[test]
 fn split_hands_over() {
     explore(3, || {
-        let pool = Arc::new(Pool::with_classes(4, 2).unwrap());
+        let pool = Arc::new(Pool::with_block(4, 1).unwrap());
         let [whole, sibling] = [1, 0].map(|class| {
             let pool = pool.clone();
             thread::spawn(move || drop(use_once(&pool, class)))
@@ -186,7 +186,7 @@ fn split_hands_over() {
 fn room_from_a_dropped_claim() {
     explore(3, || {
         let room = Room::with(1, AccumulatorConfig { waits: true, ..config(1, SMALLEST) });
-        let claim = room.accumulator.claim(&room.partitions[0], 1, None, &[], None).unwrap();
+        let claim = room.accumulator.claim(&room.partitions[0], &Fields::default(), 1, None, None).unwrap();
         let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
         let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
         drop(claim);
@@ -214,40 +214,68 @@ fn a_slot_from_the_sender() {
     });
 }
 
-/// Somebody asks for most of the memory, and small takes are refused for its sake. Once it has its run they are woken:
-/// the run itself stays in flight.
+/// Needs two units.
+const LARGE: [u8; UNIT] = [77; UNIT];
+
+/// Somebody asks, and what comes back is kept for it; then it gives up. Whoever was refused meanwhile hears of that.
 #[test]
 fn an_ask_lets_go_of_the_others() {
-    /// Needs four units: no small take comes before it once it has asked.
-    const LARGE: [u8; 3 * UNIT] = [77; 3 * UNIT];
-    explore(1, || {
-        let mut room = Room::with(2, AccumulatorConfig { waits: true, ..config(6, SMALLEST) });
-        room.append(0, 30);
-        let claim = || room.accumulator.claim(&room.partitions[1], 1, None, &[], None).unwrap();
-        // Free are one unit before `held` and three behind it.
-        let (before, held) = (claim(), claim());
-        drop(before);
+    explore(2, || {
+        let room = Room::with(2, AccumulatorConfig { waits: true, ..config(2, SMALLEST) });
+        let claim = || room.accumulator.claim(&room.partitions[1], &Fields::default(), 1, None, None).unwrap();
+        let (held, _kept) = (claim(), claim());
         let (accumulator, ring) = (room.accumulator.clone(), room.partitions[1].clone());
         let large = thread::spawn(move || {
-            let Err(refused) = append(&accumulator, &ring, &LARGE) else { return };
-            let ask = accumulator.ask(refused);
-            assert!(ask.is_some() && accumulator.defers(1));
-            let mut slot = None;
-            while append(&accumulator, &ring, &LARGE).is_err() {
-                accumulator.wait_for_room(&mut slot, &waker());
-                if append(&accumulator, &ring, &LARGE).is_ok() {
-                    break;
-                }
-                thread::park();
-            }
-            accumulator.room.deregister(&mut slot);
+            let fields = Fields { value: Some(&LARGE), ..Fields::default() };
+            let ask = accumulator.ask(Refused::NoRun).unwrap();
+            let asking =
+                || accumulator.append_asking(&ring, &fields, None, Attach::None, true, None, Some(&ask)).is_err();
+            // Once it has a window, and once more to take what is free there.
+            assert!(asking() && asking(), "a unit is never free");
         });
         let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
         let small = thread::spawn(move || insist(&accumulator, &ring, 10));
         drop(held);
         small.join().unwrap();
-        // The small one may lie where the large one must wait for it.
-        Out::default().take(&mut room, 0, Leave::Now);
         large.join().unwrap();
+    });
+}
+
+/// What somebody asks for comes back piece by piece, while another one takes and puts the same pieces.
+#[test]
+fn an_ask_collects() {
+    explore(2, || {
+        let (pool, list) = (Arc::new(Pool::with_block(4, 1).unwrap()), Arc::new(WaitList::default()));
+        let runs: [_; 4] = std::array::from_fn(|_| pool.take(0, 0, 0, &mut false).unwrap());
+        pool.put(runs[0]);
+        let other = {
+            let (pool, list) = (pool.clone(), list.clone());
+            thread::spawn(move || {
+                mark(&pool, runs[1].index, 1);
+                pool.put(runs[1]);
+                list.wake_all();
+                // What it takes again it puts back.
+                if use_once(&pool, 0) {
+                    list.wake_all();
+                }
+            })
+        };
+        let (ticket, mut slot) = (pool.asks.ticket(), None);
+        let run = loop {
+            if let Some(run) = pool.asks.collect(&pool, ticket, 2, 0) {
+                break run;
+            }
+            list.register(&mut slot, &waker());
+            if let Some(run) = pool.asks.collect(&pool, ticket, 2, 0) {
+                break run;
+            }
+            thread::park();
+        };
+        list.deregister(&mut slot);
+        mark(&pool, run.index, run.units);
+        pool.asks.leave(&pool, ticket);
+        other.join().unwrap();
+        [run, runs[2], runs[3]].into_iter().for_each(|run| pool.put(run));
+        assert!(use_once(&pool, 1), "all four are one again");
     });
 }

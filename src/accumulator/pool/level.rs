@@ -1,5 +1,7 @@
 //! One size class: a bitmap of its free runs.
 
+use std::ops::Range;
+
 use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// One class.
@@ -24,15 +26,22 @@ impl Level {
 
     /// Any free run.
     pub(super) fn take(&self) -> Option<u32> {
+        self.take_from(self.hint.load(Relaxed) * 64)
+    }
+
+    /// The first free run from `from` on; behind the last one come the first.
+    pub(super) fn take_from(&self, from: u32) -> Option<u32> {
         // Not under loom: it would not see what the count hides.
         if self.free.load(Relaxed) == 0 && cfg!(not(loom)) {
             return None;
         }
-        let (len, mut at) = (self.words.len(), self.hint.load(Relaxed) as usize);
-        for step in 0..len {
+        let (len, mut at, mut mask) = (self.words.len(), from as usize / 64, u64::MAX << (from % 64));
+        // The first word has two turns: what lies before `from` comes last.
+        for step in 0..=len {
             let mut bits = self.words[at].load(Relaxed);
-            while bits != 0 {
-                let lowest = bits & bits.wrapping_neg();
+            while bits & mask != 0 {
+                let wanted = bits & mask;
+                let lowest = wanted & wanted.wrapping_neg();
                 // Acquire: what the last owner did with the run comes before what we do.
                 match self.words[at].compare_exchange(bits, bits & !lowest, order("take", Acquire), Relaxed) {
                     Err(now) => bits = now,
@@ -46,6 +55,7 @@ impl Level {
                 }
             }
             at = if at + 1 == len { 0 } else { at + 1 };
+            mask = if step + 1 == len { !(u64::MAX << (from % 64)) } else { u64::MAX };
         }
         None
     }
@@ -60,8 +70,29 @@ impl Level {
         taken
     }
 
+    /// Every free run of these.
+    pub(super) fn take_all(&self, runs: Range<u32>, mut taken: impl FnMut(u32)) {
+        for (at, mask) in words(runs) {
+            // A load first: mostly there is none.
+            if self.words[at].load(Relaxed) & mask == 0 {
+                continue;
+            }
+            let mut bits = self.words[at].fetch_and(!mask, order("take", Acquire)) & mask;
+            self.free.fetch_sub(bits.count_ones(), Relaxed);
+            while bits != 0 {
+                taken(at as u32 * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+    }
+
     pub(super) fn is_free(&self, run: u32) -> bool {
         self.words[run as usize / 64].load(Relaxed) >> (run % 64) & 1 != 0
+    }
+
+    /// How many of these are free.
+    pub(super) fn count_free(&self, runs: Range<u32>) -> u32 {
+        words(runs).map(|(at, mask)| (self.words[at].load(Relaxed) & mask).count_ones()).sum()
     }
 
     /// The three siblings behind `first`, whose parent was split.
@@ -98,5 +129,52 @@ impl Level {
                 }
             }
         }
+    }
+}
+
+/// The words that these bits lie in, each with a mask of them.
+fn words(bits: Range<u32>) -> impl Iterator<Item = (usize, u64)> {
+    let mut at = bits.start;
+    std::iter::from_fn(move || {
+        if at >= bits.end {
+            return None;
+        }
+        let next = ((at / 64 + 1) * 64).min(bits.end);
+        let (word, below, above) = (at as usize / 64, at % 64, next.wrapping_sub(1) % 64);
+        at = next;
+        Some((word, (u64::MAX << below) & (u64::MAX >> (63 - above))))
+    })
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_cover_their_bits() {
+        for (start, end) in [(0, 0), (3, 3), (0, 64), (63, 64), (63, 65), (5, 200), (64, 128), (10, 11)] {
+            let found: Vec<u32> = words(start..end)
+                .flat_map(|(word, mask)| {
+                    (0..64).filter(move |bit| mask >> bit & 1 != 0).map(move |bit| word as u32 * 64 + bit)
+                })
+                .collect();
+            assert_eq!(found, (start..end).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_first_from_a_place_on_and_round() {
+        let level = Level::new(200);
+        for run in [0, 5, 70, 130] {
+            assert!(!level.put(run, false));
+        }
+        let order: Vec<_> = [71, 71, 0, 0, 9].map(|from| level.take_from(from)).into();
+        assert_eq!(order, [Some(130), Some(0), Some(5), Some(70), None]);
+        for run in [66, 64] {
+            assert!(!level.put(run, false));
+        }
+        assert_eq!(level.take_from(65), Some(66));
+        assert_eq!(level.take_from(65), Some(64), "what lies before it in the same word comes last");
     }
 }

@@ -29,7 +29,7 @@ fn records_lie_beyond_four_gib() {
     assert!(offsets.iter().all(|offset| *offset > 4 << 30) || highest > 4 << 30, "{offsets:?}");
     assert_eq!(stored, values);
     for run in taken {
-        accumulator.pool.put(run.index, run.units, 0);
+        accumulator.pool.put(run);
     }
     assert_eq!(accumulator.free(), buffer_memory);
 }

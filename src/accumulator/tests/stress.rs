@@ -49,7 +49,7 @@ fn write(accumulator: &Arc<Accumulator>, partitions: &[Arc<Partition>], writer: 
         };
         let mut private = None;
         if dice >> 20 & 15 == 0 {
-            private = accumulator.claim(partition, bytes.len(), None, &[], None).ok();
+            private = accumulator.claim(partition, &Fields::default(), bytes.len(), None, None).ok();
             if dice >> 24 & 3 == 0 {
                 private = None; // dropped
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::wire::record::Fields;
+
 use super::world::World;
 use super::{MS, Outcome, Watch, config, finish, no_memory_leaked, options, pass, send_all, send_one};
 use crate::completion::Delivery;
@@ -176,7 +178,7 @@ fn what_is_on_its_way_is_not_overwritten() {
     assert_eq!(before.len(), 1);
     drop(deliveries);
     let ring = topic.partition(0).unwrap().clone();
-    let claim = || world.accumulator.claim(&ring, 900, None, &[], None).ok();
+    let claim = || world.accumulator.claim(&ring, &Fields::default(), 900, None, None).ok();
     let mut others: Vec<_> = std::iter::from_fn(claim).collect();
     others.iter_mut().for_each(|claim| claim.value_mut().fill(b'#'));
     assert_eq!(world.accumulator.free(), 0);

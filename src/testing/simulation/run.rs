@@ -298,7 +298,8 @@ impl Run {
     fn claim(&mut self, ring: &Arc<Partition>, place: Place) -> bool {
         let (id, len, bad) = self.offer(place);
         let key: Option<&[u8]> = (self.plan.compacted && !bad).then_some(b"key");
-        match self.world.accumulator.claim(ring, len as usize, key, &[], None) {
+        let fields = Fields { key, ..Fields::default() };
+        match self.world.accumulator.claim(ring, &fields, len as usize, None, None) {
             Ok(mut claim) => {
                 claim.value_mut().copy_from_slice(&self.value);
                 let looks = self.dice.of(&[0, 0, 1, 5]);
