@@ -87,6 +87,30 @@ impl Accumulator {
         Ok(PrivateClaim { accumulator: self.clone(), partition: partition.clone(), prepared: Some(prepared) })
     }
 
+    /// Whether the ring would take such a record now; with `may_open` false, without a new batch.
+    pub fn takes(
+        &self,
+        partition: &Partition,
+        fields: &Fields<'_>,
+        value_len: usize,
+        may_open: bool,
+    ) -> Result<(), Refused> {
+        let need = longest(Shape::with_value_len(fields, Some(value_len.min(self.max_request_size))));
+        let goes_on = match self.look(partition) {
+            Look::Full => {
+                partition.note_refused();
+                match self.look(partition) {
+                    Look::Full => return Err(Refused::RingFull),
+                    _ => false,
+                }
+            }
+            Look::Closed => return Err(Refused::Closed),
+            Look::Open { segment, claim, .. } => self.continues(partition, segment.base(), claim.bytes(), need),
+            Look::Next { base, .. } => base.is_some_and(|base| partition.room(base.bytes) >= need as u64),
+        };
+        if goes_on || may_open { Ok(()) } else { Err(Refused::WouldOpen) }
+    }
+
     /// Takes a run and writes everything but the head (and the value, when `fields` has none but `value_len` says so).
     fn prepare(
         &self,
@@ -96,6 +120,10 @@ impl Accumulator {
         timestamp: i64,
         ask: Option<&Ask>,
     ) -> Result<Prepared, Refused> {
+        // A length that nobody has measured: sums of it could wrap.
+        if value_len.is_some_and(|len| len > self.max_request_size) {
+            return Err(Refused::TooLarge);
+        }
         let shape = Shape::with_value_len(fields, value_len);
         let bytes = longest(shape) + ENTRY as usize;
         if longest(shape) + BATCH_HEADER as usize > self.max_request_size || bytes > self.pool.longest() {
@@ -298,11 +326,22 @@ impl PrivateClaim {
         }
     }
 
-    /// Makes the record the partition's next one. Refused: the claim is as good as before.
-    pub fn commit(mut self, attach: Attach) -> Result<Appended, (Self, Refused)> {
+    /// [`PrivateClaim::commit_within`] no time of its own.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn commit(self, attach: Attach) -> Result<Appended, (Self, Refused)> {
+        self.commit_within(attach, None)
+    }
+
+    /// Makes the record the partition's next one. `timeout`, in ms from now, if it has less time than others. Refused: the
+    /// claim is as good as before.
+    pub fn commit_within(mut self, attach: Attach, timeout: Option<NonZeroU32>) -> Result<Appended, (Self, Refused)> {
         let Some(prepared) = &self.prepared else { return Err((self, Refused::Closed)) };
         match self.accumulator.link(&self.partition, prepared, attach, true) {
-            Ok((appended, _)) => {
+            Ok((appended, generation)) => {
+                if let Some(timeout) = timeout {
+                    let (partition, segment) = (self.partition.id, prepared.run.index);
+                    self.accumulator.note_deadline(Deadline { partition, segment, generation, index: 0, timeout });
+                }
                 if !mutated("commit_keeps_run") {
                     self.prepared = None;
                 }

@@ -1,6 +1,7 @@
 //! A record that the caller writes in place.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
@@ -18,11 +19,13 @@ use crate::error::SendError;
 pub struct Claim {
     topic: Topic,
     claim: PrivateClaim,
+    /// See [`Record::with_delivery_timeout`](crate::Record::with_delivery_timeout).
+    timeout: Option<NonZeroU32>,
 }
 
 impl Claim {
-    pub(super) fn new(topic: Topic, claim: PrivateClaim) -> Self {
-        Self { topic, claim }
+    pub(super) fn new(topic: Topic, claim: PrivateClaim, timeout: Option<NonZeroU32>) -> Self {
+        Self { topic, claim, timeout }
     }
 
     /// Sends the record. Its place among the partition's records is that of this call, its timestamp that of the
@@ -55,25 +58,25 @@ impl Claim {
         if let Err(error) = self.topic.core().check_life() {
             return Err((self, error));
         }
-        let Self { topic, claim } = self;
-        match claim.commit(Attach::Delivery) {
+        let Self { topic, claim, timeout } = self;
+        match claim.commit_within(Attach::Delivery, timeout) {
             Ok(Appended { delivery: Some(delivery), .. }) => Ok(delivery),
             Ok(Appended { delivery: None, .. }) => unreachable!("a commit that asks for a delivery gets one"),
             Err((claim, refused)) => {
                 let error = topic.error_of(&Refusal::Full(refused), || claim.len());
-                Err((Self { topic, claim }, error))
+                Err((Self { topic, claim, timeout }, error))
             }
         }
     }
 
     fn commit_as(self, attach: Attach) -> Result<Appended, SendError> {
         self.topic.core().check_life()?;
-        let Self { topic, claim } = self;
+        let Self { topic, claim, timeout } = self;
         let len = claim.len();
         let mut held = Some(claim);
         let mut attempt = |_: Option<&Ask>| {
             let claim = held.take().ok_or(Refusal::Life)?;
-            claim.commit(attach).map_err(|(claim, refused)| {
+            claim.commit_within(attach, timeout).map_err(|(claim, refused)| {
                 held = Some(claim);
                 Refusal::Full(refused)
             })

@@ -22,6 +22,18 @@ impl Topic {
         self.shared().partition(current as u32)
     }
 
+    /// `attempt` is made at the present partition, where it is to open no new batch; else, with `true`, at others.
+    pub(super) fn place<T>(
+        &self,
+        mut attempt: impl FnMut(&Arc<Partition>, bool) -> Result<T, Full>,
+    ) -> Result<T, Refusal> {
+        let Some(current) = self.sticky() else { return self.elsewhere(None, None, attempt) };
+        match attempt(current, false) {
+            Ok(done) => Ok(done),
+            Err(why) => self.after(current, why, attempt),
+        }
+    }
+
     /// The present partition did not take it.
     #[cold]
     pub(super) fn after<T>(

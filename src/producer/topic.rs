@@ -130,7 +130,16 @@ impl Topic {
     /// # Errors
     /// As [`Topic::send`].
     pub fn claim(&self, value_len: usize, key: Option<&[u8]>, headers: &[Header<'_>]) -> Result<Claim, SendError> {
-        let record = Record { fields: Fields { key, value: None, headers }, ..Record::new() };
+        let fields = Fields { key, value: None, headers };
+        self.claim_record(Record { fields, ..Record::new() }, value_len)
+    }
+
+    /// Like [`Topic::claim`], for a record that also names its partition, its timestamp or its delivery timeout (which counts
+    /// from the commit). The record's own value is not looked at.
+    ///
+    /// # Errors
+    /// As [`Topic::send`].
+    pub fn claim_record(&self, record: Record<'_>, value_len: usize) -> Result<Claim, SendError> {
         let attempt = |ask: Option<&Ask>| self.claim_now(&record, value_len, ask);
         let error = |refusal: &Refusal| self.claim_error(refusal, &record, value_len);
         match attempt(None) {
@@ -139,15 +148,28 @@ impl Topic {
         }
     }
 
+    /// Like [`Topic::claim_record`], but never waits.
+    ///
+    /// # Errors
+    /// As [`Topic::try_send`].
+    pub fn try_claim(&self, record: Record<'_>, value_len: usize) -> Result<Claim, SendError> {
+        self.claim_now(&record, value_len, None).map_err(|refusal| self.claim_error(&refusal, &record, value_len))
+    }
+
     fn claim_now(&self, record: &Record<'_>, value_len: usize, ask: Option<&Ask>) -> Result<Claim, Refusal> {
+        self.check(record)?;
         self.core.check_life().map_err(|_| Refusal::Life)?;
-        let partition = match self.named(record)?.or_else(|| self.sticky()) {
-            Some(partition) => partition,
-            None => self.next_sticky(None, self.shared.count(), |leader| leader >= 0).ok_or(Refusal::NotReady)?,
+        let (accumulator, fields) = (&self.core.shared.accumulator, &record.fields);
+        let claim_at =
+            |partition: &Arc<Partition>| accumulator.claim(partition, fields, value_len, record.timestamp(), ask);
+        let claim = match self.named(record)? {
+            Some(partition) => claim_at(partition).map_err(Refusal::Full)?,
+            None => self.place(|partition, may_open| {
+                accumulator.takes(partition, fields, value_len, may_open)?;
+                claim_at(partition)
+            })?,
         };
-        let accumulator = &self.core.shared.accumulator;
-        let claim = accumulator.claim(partition, &record.fields, value_len, record.timestamp(), ask);
-        claim.map(|claim| Claim::new(self.clone(), claim)).map_err(Refusal::Full)
+        Ok(Claim::new(self.clone(), claim, record.timeout))
     }
 
     #[inline]

@@ -135,7 +135,7 @@ fn waits_hold_up_nobody(per_broker: i32) {
                 Way::Blocking | Way::FuturePolled | Way::Claim => {
                     scope.spawn(move || match way {
                         Way::Blocking => drop(topic.send(record)),
-                        Way::Claim => drop(topic.claim(size, None, &[]).map(|mut claim| {
+                        Way::Claim => drop(topic.claim_record(record, size).map(|mut claim| {
                             claim.fill(1);
                             claim.commit()
                         })),
@@ -167,7 +167,7 @@ fn waits_hold_up_nobody(per_broker: i32) {
                 let result = match probe {
                     0 => topic.send(record(100)).map(drop),
                     1 => topic.send(record(300_000)).map(drop),
-                    2 => topic.claim(50_000, None, &[]).map(drop),
+                    2 => topic.claim_record(record(0), 50_000).map(drop),
                     _ => block_on(topic.send_async(record(1_000_000))).map(drop),
                 };
                 let took = began.elapsed();
