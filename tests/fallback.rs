@@ -34,6 +34,9 @@ over_both_drivers! {
     whatever_happens_each_failure_is_kept_once
     a_dead_letter_tells_where_it_comes_from
     a_dead_letter_that_fails_does_not_come_back
+    every_dead_letter_is_there_when_a_close_is_over
+    a_close_is_bound_by_its_timeout_whatever_the_sink_waits_for
+    a_dead_letter_cluster_that_is_away_is_waited_for_once
     a_file_holds_what_failed
 }
 
@@ -77,7 +80,7 @@ impl UndeliverableSink for Keeper {
         });
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, _: Duration) {
         self.finished.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -657,6 +660,116 @@ fn a_dead_letter_that_fails_does_not_come_back(driver: DriverChoice) {
     assert_eq!((letters_lost.finished.load(Ordering::Relaxed), not_taken.finished.load(Ordering::Relaxed)), (1, 1));
     let wrong = DeadLetterTopic::open(builder(&broker, driver), "a/b").unwrap_err().to_string();
     assert!(wrong.contains("a/b"), "{wrong}");
+}
+
+/// Polls it to its end.
+fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// However the producer ends, when that is over the letters are in their log.
+fn every_dead_letter_is_there_when_a_close_is_over(driver: DriverChoice) {
+    let ends: [fn(Producer); 3] = [
+        |producer| drop(wait(producer.close_async(Duration::from_secs(10))).unwrap()),
+        |producer| drop(producer.close(Duration::from_secs(10)).unwrap()),
+        drop,
+    ];
+    for end in ends {
+        // The letters take a moment to be written.
+        let broker = start(one_partition().on_produce(|context| match context.topic {
+            "orders" => Fault::Error(ErrorCode::INVALID_RECORD),
+            _ => Fault::Delay(Duration::from_millis(50)),
+        }));
+        let letters = DeadLetterTopic::open(builder(&broker, driver), "dead").unwrap();
+        let producer = builder(&broker, driver).on_undeliverable(letters).build().unwrap();
+        let topic = producer.topic("orders").unwrap();
+        for number in numbers(0..100) {
+            drop(topic.send(Record::value(&number)).unwrap());
+        }
+        end(producer);
+        let values: Vec<_> = broker.log("dead", 0).into_iter().map(|record| record.value.unwrap()).collect();
+        assert_eq!(values, numbers(0..100).map_to_bytes());
+    }
+}
+
+trait MapToBytes {
+    fn map_to_bytes(self) -> Vec<Vec<u8>>;
+}
+
+impl MapToBytes for Vec<String> {
+    fn map_to_bytes(self) -> Vec<Vec<u8>> {
+        self.into_iter().map(String::into_bytes).collect()
+    }
+}
+
+/// Nobody is there, and everything waits a long time for somebody.
+fn away(driver: DriverChoice) -> ProducerBuilder {
+    Producer::builder().bootstrap_servers("127.0.0.1:1").driver(driver)
+}
+
+fn a_close_is_bound_by_its_timeout_whatever_the_sink_waits_for(driver: DriverChoice) {
+    const MAX_BLOCK: Duration = Duration::from_secs(100);
+    let ends: [fn(Producer); 3] = [
+        |producer| drop(producer.close(Duration::from_millis(300))),
+        |producer| drop(wait(producer.close_async(Duration::from_millis(300)))),
+        // `close.timeout.ms` is its timeout.
+        drop,
+    ];
+    for end in ends {
+        let broker = start(refusing("orders"));
+        let not_taken = Keeper::default();
+        let letters = DeadLetterTopic::open(away(driver).max_block(MAX_BLOCK), "dead").unwrap();
+        let letters = letters.or_else(not_taken.clone());
+        let builder = builder(&broker, driver).close_timeout(Duration::from_millis(300));
+        let producer = builder.on_undeliverable(letters).build().unwrap();
+        let topic = producer.topic("orders").unwrap();
+        for number in numbers(0..20) {
+            drop(topic.send(Record::value(&number)).unwrap());
+        }
+        let began = Instant::now();
+        end(producer);
+        assert!(began.elapsed() < MAX_BLOCK / 2, "{:?}", began.elapsed());
+        // The first one was waited for until then, the others were not.
+        let hurry = Instant::now();
+        while not_taken.finished.load(Ordering::Relaxed) == 0 && hurry.elapsed() < MAX_BLOCK / 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(not_taken.values(), numbers(0..20));
+        assert_eq!(not_taken.finished.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// A thousand records that expire, and a dead-letter topic whose cluster does not answer: one wait, not a thousand.
+fn a_dead_letter_cluster_that_is_away_is_waited_for_once(driver: DriverChoice) {
+    const MAX_BLOCK: Duration = Duration::from_millis(300);
+    let broker = start(one_partition().on_produce(|_| Fault::HangBefore));
+    let not_taken = Keeper::default();
+    let letters = DeadLetterTopic::open(away(driver).max_block(MAX_BLOCK), "dead").unwrap();
+    let builder = builder(&broker, driver).set("delivery.timeout.ms", "300").set("request.timeout.ms", "300");
+    let builder = builder.linger(Duration::ZERO);
+    let producer = builder.on_undeliverable(letters.or_else(not_taken.clone())).build().unwrap();
+    let topic = producer.topic("orders").unwrap();
+    for number in numbers(0..1000) {
+        drop(topic.send(Record::value(&number)).unwrap());
+    }
+    let began = Instant::now();
+    producer.flush().unwrap();
+    assert!(began.elapsed() < 100 * MAX_BLOCK, "{:?}", began.elapsed());
+    assert_eq!(not_taken.values(), numbers(0..1000));
+    settled(&producer, &not_taken, 0, 1000);
 }
 
 fn a_file_holds_what_failed(driver: DriverChoice) {

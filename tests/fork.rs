@@ -5,9 +5,18 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ringmail::{Producer, Record, SendError, Topic};
+
+/// What a future says at once.
+fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
 
 /// What the child found wrong; its exit status.
 fn in_child(producer: Producer, topic: Topic) -> i32 {
@@ -16,6 +25,11 @@ fn in_child(producer: Producer, topic: Topic) -> i32 {
         forked(topic.send(Record::value("x")).err()),
         forked(topic.try_send(Record::value("x")).err().map(SendError::from)),
         forked(topic.send_tagged(Record::value("x"), 1).err()),
+        forked(topic.claim(1, None, &[]).err()),
+        forked(topic.try_claim(Record::new(), 1).err()),
+        forked(at_once(topic.send_async(Record::value("x"))).and_then(Result::err)),
+        forked(at_once(producer.flush_async()).and_then(Result::err)),
+        forked(at_once(producer.close_async(Duration::from_secs(60))).and_then(Result::err)),
         forked(producer.flush().err()),
         forked(producer.topic("other").err()),
         forked(producer.partitions_for("any").err()),

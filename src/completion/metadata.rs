@@ -67,7 +67,9 @@ impl fmt::Display for RecordMetadata {
 /// later calls of itself and, once what it has not taken fills `buffer.memory`, the acceptance of new records, but
 /// never the sending of accepted ones. A call that may wait, made from here, is an error.
 ///
-/// Calls come in record order within a partition. A closure of the same shape is a listener.
+/// Within a partition, what was delivered is told in the order of the log: with idempotence, that in which it was sent. A
+/// record that fails alone (the broker refused it, its own time was over, it is too large) is told at once, and so perhaps
+/// before others that were sent before it and still wait. A closure of the same shape is a listener.
 pub trait DeliveryListener: Send + 'static {
     /// `tag` is the number that the record was sent with.
     fn on_delivery(&mut self, tag: u64, result: Result<&RecordMetadata, &DeliveryError>);

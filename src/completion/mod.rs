@@ -8,6 +8,8 @@
 pub(crate) mod callback;
 pub(crate) mod callback_thread;
 mod delivery;
+#[cfg(not(loom))]
+pub(crate) mod ending;
 mod metadata;
 mod pool;
 mod primitives;

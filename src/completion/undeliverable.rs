@@ -17,6 +17,7 @@ pub struct UndeliveredRecord<'a> {
     pub(crate) headers: &'a [Header<'a>],
     pub(crate) timestamp: i64,
     pub(crate) error: &'a DeliveryError,
+    pub(crate) closes_in: Option<Duration>,
 }
 
 impl<'a> UndeliveredRecord<'a> {
@@ -65,6 +66,12 @@ impl<'a> UndeliveredRecord<'a> {
         self.error.attempts()
     }
 
+    /// The producer is closing, and waits for the sink so long: whatever may take longer is better not begun. `None`: it is
+    /// not closing.
+    pub fn closes_in(&self) -> Option<Duration> {
+        self.closes_in
+    }
+
     /// How long its batch had been waiting.
     pub fn waited(&self) -> Duration {
         self.error.waited()
@@ -94,8 +101,9 @@ impl fmt::Debug for UndeliveredRecord<'_> {
 /// never taken and stay the caller's.
 ///
 /// Calls come on the thread of listeners and callbacks. A slow sink holds up what is told there, and, once the failed
-/// records it has not seen fill `buffer.memory`, the acceptance of new ones; never the sending of accepted ones. A call
-/// on the same producer that may wait is an error there. A sink that panics is called all the same for the next record;
+/// records it has not seen fill `buffer.memory`, the acceptance of new ones; never the sending of accepted ones. A call of
+/// any producer that may wait is an error there ([`SendError::WouldDeadlock`](crate::SendError)); calls that do not wait and
+/// futures are not. A close waits for the sink, but not longer than its timeout and a second. A sink that panics is called all the same for the next record;
 /// the one that it panicked at is counted in [`Stats::sink_panics`](crate::Stats) and logged.
 ///
 /// Not covered: records in memory when the process ends without a `close`, and those that a panicking sender had in
@@ -104,8 +112,10 @@ pub trait UndeliverableSink: Send + 'static {
     /// The record is lent for the length of the call.
     fn undeliverable(&mut self, record: UndeliveredRecord<'_>);
 
-    /// The producer has ended, and nothing more comes: the last call, on the same thread. `close` waits for it.
-    fn finish(&mut self) {}
+    /// The producer has ended, and nothing more comes: the last call, on the same thread. A close waits so long for it.
+    fn finish(&mut self, left: Duration) {
+        let _ = left;
+    }
 }
 
 impl<F> UndeliverableSink for F

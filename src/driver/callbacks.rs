@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::sync::Parker;
 
 use crate::accumulator::Entry;
+use crate::completion::ending::GRACE;
 use crate::completion::{DeliveryListener, Outcome, UndeliverableSink, UndeliveredRecord, callback, callback_thread};
 use crate::error::DeliveryError;
 use crate::record::Place;
@@ -34,9 +35,23 @@ const WORTH_A_WAKE: usize = 256;
 /// Or they were woken so long ago.
 const LONG: Duration = Duration::from_millis(1);
 
+/// Tells those who wait for the thread's end, however it comes.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ending.callbacks_end();
+        // The sender may be waiting for nothing else.
+        self.0.accumulator.doorbell.ring();
+    }
+}
+
 /// Starts the thread `ringmail-callbacks`; it ends after the sender's last report.
 pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told: Told) -> io::Result<JoinHandle<()>> {
+    shared.ending.callbacks_begin();
+    let ended = Ended(shared.clone());
     std::thread::Builder::new().name("ringmail-callbacks".to_owned()).spawn(move || {
+        let _ended = ended;
         let _entered = callback_thread::enter();
         // When callers that wait for room were woken last, and how many bytes were released since.
         let (mut free, mut woken) = (0, Instant::now());
@@ -57,7 +72,9 @@ pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told:
         shared.accumulator.made_room();
         if let Some(mut sink) = told.sink
             && catch_unwind(AssertUnwindSafe(|| {
-                sink.finish();
+                // A part of the grace is for it, too.
+                let left = shared.ending.time_left().map(|left| left + GRACE / 2);
+                sink.finish(left.unwrap_or(shared.config.close_timeout));
                 drop(sink);
             }))
             .is_err()
@@ -90,6 +107,7 @@ pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> Option<usi
 fn keep(shared: &Shared, sink: &mut dyn UndeliverableSink, place: &Place, run: Run, error: &DeliveryError) {
     let base_timestamp = shared.accumulator.base_timestamp(run.segment);
     let bytes = shared.accumulator.bytes(run.offset, run.len as usize);
+    let closes_in = shared.ending.time_left();
     let mut headers = Vec::new();
     for record in Records::bare(bytes, run.count) {
         let Ok(record) = record else {
@@ -107,6 +125,7 @@ fn keep(shared: &Shared, sink: &mut dyn UndeliverableSink, place: &Place, run: R
             headers: &headers,
             timestamp: base_timestamp.wrapping_add(record.timestamp_delta),
             error,
+            closes_in,
         };
         if catch_unwind(AssertUnwindSafe(|| sink.undeliverable(record))).is_err() {
             shared.tally.sink_panicked();

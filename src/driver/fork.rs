@@ -32,6 +32,12 @@ impl Origin {
         Self(current())
     }
 
+    /// Some other process.
+    #[cfg(test)]
+    pub fn elsewhere() -> Self {
+        Self(current().wrapping_add(1))
+    }
+
     /// Whether the caller runs in a forked child of the process where this was made. One load on Linux.
     #[inline]
     pub fn is_elsewhere(self) -> bool {

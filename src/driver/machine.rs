@@ -37,8 +37,9 @@ pub trait Machine {
     /// Whether its work is over and the thread may end.
     fn is_closed(&self) -> bool;
     /// The thread ends before its work was over: end everything outstanding as *possibly written*. The kernel holds
-    /// nothing any more. The machine may be in any state that a panic left it in.
-    fn abandon(&mut self);
+    /// nothing any more. The machine may be in any state that a panic left it in. True: not all has its end yet; to be called
+    /// again, a moment later.
+    fn abandon(&mut self) -> bool;
 }
 
 impl Machine for Sender {
@@ -86,7 +87,7 @@ impl Machine for Sender {
         self.is_closed()
     }
 
-    fn abandon(&mut self) {
-        self.abandon();
+    fn abandon(&mut self) -> bool {
+        self.abandon()
     }
 }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use crate::completion::{Delivery, UndeliverableSink, UndeliveredRecord};
-use crate::error::{ConfigError, SendError, Written};
-use crate::producer::{Producer, ProducerBuilder, Topic};
+use crate::error::{ConfigError, SendError, WaitedFor, Written};
+use crate::producer::{Producer, ProducerBuilder, SendFuture, Topic};
 use crate::record::{Header, Record};
 use crate::wire::record::Fields;
 
@@ -18,15 +19,19 @@ use crate::wire::record::Fields;
 /// `ringmail.origin.partition`, `ringmail.origin.timestamp` (Unix ms), `ringmail.error`, `ringmail.written` (`no`,
 /// `possibly`) and `ringmail.attempts`. The timestamp is the time of sending it here, and the partition is chosen anew.
 ///
-/// A record is handed over when this producer has it in memory; for that the sink waits, `max.block.ms` of this producer
-/// at most. There is no circle: a record of the dead-letter topic itself is not sent again, and what this producer cannot
+/// A record is handed over when this producer has it in memory. For that the sink waits, `max.block.ms` of this producer
+/// at most, and not beyond the timeout of the other producer's close; but once a record was refused for time, the next ones
+/// are only tried, until one is taken. There is no circle: a record of a topic of this name is not
+/// sent again, and what this producer cannot
 /// deliver goes to *its* sink, if `builder` has one, else it is logged as an error. What it does not even take goes to
-/// [`or_else`](Self::or_else), else into the log. When the other producer ends, this one is closed
-/// (`close.timeout.ms`).
+/// [`or_else`](Self::or_else), else into the log. When the other producer ends, this one is closed: within what is left of that
+/// close's timeout, and within `close.timeout.ms`.
 pub struct DeadLetterTopic {
     producer: Producer,
     topic: Topic,
     or_else: Option<Box<dyn UndeliverableSink>>,
+    /// The last record was taken: the next one is worth waiting for.
+    takes: bool,
 }
 
 impl DeadLetterTopic {
@@ -39,7 +44,7 @@ impl DeadLetterTopic {
         let producer = builder.build()?;
         let refused = |error: SendError| ConfigError::new("dead letter topic", topic, error.to_string());
         let topic = producer.topic(topic).map_err(refused)?;
-        Ok(Self { producer, topic, or_else: None })
+        Ok(Self { producer, topic, or_else: None, takes: true })
     }
 
     /// Gets what this sink cannot hand over. Default: the log.
@@ -53,7 +58,7 @@ impl DeadLetterTopic {
         &self.producer
     }
 
-    fn send(&self, record: &UndeliveredRecord<'_>) -> Result<Delivery, SendError> {
+    fn send(&mut self, record: &UndeliveredRecord<'_>) -> Result<(), SendError> {
         let (partition, timestamp) = (record.partition().to_string(), record.timestamp().to_string());
         let (error, attempts) = (record.error().to_string(), record.attempts().to_string());
         let written = match record.written() {
@@ -72,19 +77,25 @@ impl DeadLetterTopic {
         headers.extend(added.map(|(key, value)| Header { key, value: Some(value.as_bytes()) }));
         let fields = Fields { key: record.key(), value: record.value(), headers: &headers };
         let letter = Record { fields, ..Record::new() };
-        // Not `send`, which refuses to wait on this thread: it is another producer's.
-        wait(self.topic.send_async(letter))
+        let sent = match self.takes {
+            // Not `send`, which refuses to wait on this thread: it is another producer's.
+            true => wait(self.topic.send_async(letter), record.closes_in()),
+            false => self.topic.try_send(letter).map_err(|refused| refused.error),
+        };
+        self.takes = sent.is_ok() || !sent.as_ref().is_err_and(is_for_time);
+        sent.map(drop)
     }
 }
 
 impl UndeliverableSink for DeadLetterTopic {
     fn undeliverable(&mut self, record: UndeliveredRecord<'_>) {
         let (topic, partition) = (record.topic(), record.partition());
-        let why = if topic == self.topic.name() {
+        let same = topic == self.topic.name();
+        let why = if same {
             "it is one of the dead-letter topic itself".to_owned()
         } else {
             match self.send(&record) {
-                Ok(delivery) => return drop(delivery),
+                Ok(()) => return,
                 Err(error) => error.to_string(),
             }
         };
@@ -94,10 +105,11 @@ impl UndeliverableSink for DeadLetterTopic {
         }
     }
 
-    fn finish(&mut self) {
-        self.producer.close_for_another();
+    fn finish(&mut self, left: Duration) {
+        let began = Instant::now();
+        self.producer.close_for_another(left);
         if let Some(sink) = &mut self.or_else {
-            sink.finish();
+            sink.finish(left.saturating_sub(began.elapsed()));
         }
     }
 }
@@ -120,14 +132,25 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls a future to its end on this thread.
-fn wait<F: Future>(future: F) -> F::Output {
+/// It may be taken at another time.
+fn is_for_time(error: &SendError) -> bool {
+    matches!(error, SendError::Timeout { .. } | SendError::BufferFull | SendError::NotReady { .. })
+}
+
+/// Polls a send to its end on this thread, for so long at most.
+fn wait(future: SendFuture<'_>, longest: Option<Duration>) -> Result<Delivery, SendError> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let began = Instant::now();
     let mut future = pin!(future);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        std::thread::park();
+        let waited = began.elapsed();
+        match longest {
+            None => std::thread::park(),
+            Some(longest) if waited < longest => std::thread::park_timeout(longest - waited),
+            Some(_) => return Err(SendError::Timeout { waited, waited_for: WaitedFor::Memory }),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::json::put_line;
 use crate::completion::{UndeliverableSink, UndeliveredRecord};
@@ -77,7 +78,7 @@ impl UndeliverableSink for FailedRecordsFile {
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, _: Duration) {
         if let Err(error) = self.file.sync_data() {
             tracing::error!(%error, path = %self.path.display(), "the file of undelivered records could not be synced");
         }
@@ -105,12 +106,13 @@ mod tests {
             headers: &[],
             timestamp: 1,
             error: &error,
+            closes_in: None,
         };
         for _ in 0..2 {
             let mut file = FailedRecordsFile::append(&path).unwrap().sync_each_record();
             file.undeliverable(record);
             file.undeliverable(record);
-            file.finish();
+            file.finish(Duration::ZERO);
         }
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -121,6 +121,7 @@ mod tests {
             headers: &headers,
             timestamp: 1_700_000_000_000,
             error: &error,
+            closes_in: None,
         };
         let mut out = Vec::new();
         put_line(&mut out, &record);

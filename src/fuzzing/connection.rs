@@ -16,7 +16,7 @@ use crate::completion::Delivery;
 use crate::config::{Acks, ProducerConfig};
 use crate::error::Written;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
-use crate::sender::{Command, Sender, Shared, Ticket};
+use crate::sender::{Command, Sender, Shared};
 use crate::testing::{BrokerModel, BrokerOptions, Fault, Incoming, Reply, TopicOptions};
 use crate::wire::api_versions::{ApiRange, ApiVersionsResponse};
 use crate::wire::error_code::ErrorCode;
@@ -495,14 +495,13 @@ impl World {
         if self.honest && self.idempotent {
             self.check_log();
         }
-        let ticket = Arc::new(Ticket::default());
-        self.shared.command(Command::Close(ticket.clone(), 10 * MS));
+        self.shared.command(Command::Close(10 * MS));
         self.advance(20 * MS);
         let ids: Vec<_> = self.links.keys().copied().collect();
         for id in ids {
             self.close(id);
         }
-        assert!(self.sender.is_closed() && ticket.is_done() && ticket.report().is_clean());
+        assert!(self.sender.is_closed() && self.shared.report().is_some_and(|report| report.is_clean()));
         let delivered = self.sent.iter().filter(|record| record.delivery.try_result().is_some_and(|done| done.is_ok()));
         let delivered = delivered.count();
         [delivered, self.sent.len() - delivered]

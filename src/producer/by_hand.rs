@@ -60,7 +60,7 @@ impl ByHand {
 
     /// What was accepted so far need not linger.
     pub fn flush(&self) {
-        self.core.submit(Command::Flush);
+        self.core.shared.command(Command::Flush(Arc::default()));
     }
 
     /// The sender's turn up to the system call: what is ready is sealed, drained, stamped and packed into requests.

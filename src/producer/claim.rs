@@ -28,6 +28,12 @@ impl Claim {
         Self { topic, claim, timeout }
     }
 
+    /// The same of another handle's producer.
+    #[cfg(all(test, feature = "testing"))]
+    pub(super) fn at(self, topic: Topic) -> Self {
+        Self { topic, ..self }
+    }
+
     /// Sends the record. Its place among the partition's records is that of this call, its timestamp that of the
     /// claim. Waits for a place in the partition's ring, `max.block.ms` at most.
     ///

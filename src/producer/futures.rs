@@ -3,18 +3,18 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::Producer;
+use super::ends::Flushing;
 use super::refusal::Refusal;
 use super::topic::Topic;
 use crate::accumulator::{Ask, Attach, Refused as Full};
 use crate::completion::Delivery;
 use crate::error::{CloseReport, SendError, WaitedFor};
 use crate::record::Record;
-use crate::sender::Ticket;
+use crate::sync::WaitList;
 
 /// [`Topic::send_async`]: ready once the record is in memory, or refused.
 #[must_use = "a future does nothing unless it is polled"]
@@ -139,35 +139,53 @@ impl fmt::Debug for SendFuture<'_> {
     }
 }
 
-/// A ticket that is waited for, or what came of asking for one.
+/// A place in the list of callers that wait for a flush or for the end.
 struct Waiting {
     producer: Producer,
-    ticket: Result<Option<Arc<Ticket>>, SendError>,
     place: Option<u64>,
+    waits: Result<Flushing, SendError>,
 }
 
 impl Waiting {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<CloseReport, SendError>> {
-        let ticket = match &self.ticket {
-            Err(error) => return Poll::Ready(Err(error.clone())),
-            Ok(None) => return Poll::Ready(Ok(CloseReport::default())),
-            Ok(Some(ticket)) => ticket,
-        };
-        if !ticket.is_done() {
-            ticket.waiters.register(&mut self.place, context.waker());
-            if !ticket.is_done() {
+    fn list(&self) -> Option<&WaitList> {
+        match &self.waits {
+            Ok(Flushing::Ticket(ticket)) => Some(&ticket.waiters),
+            Ok(Flushing::End) => Some(&self.producer.open.core.shared.ending.waiters),
+            Err(_) => None,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.waits {
+            Ok(Flushing::Ticket(ticket)) => ticket.is_done(),
+            Ok(Flushing::End) => self.producer.open.core.is_over(),
+            Err(_) => true,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut place = self.place.take();
+        if !self.is_done() {
+            if let Some(list) = self.list() {
+                list.register(&mut place, context.waker());
+            }
+            if !self.is_done() {
+                self.place = place;
                 return Poll::Pending;
             }
         }
-        ticket.waiters.deregister(&mut self.place);
-        Poll::Ready(self.producer.flushed().map(|()| ticket.report()))
+        if let Some(list) = self.list() {
+            list.deregister(&mut place);
+        }
+        Poll::Ready(self.waits.as_ref().map(drop).map_err(Clone::clone))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Ok(Some(ticket)) = &self.ticket {
-            ticket.waiters.deregister(&mut self.place);
+        let mut place = self.place.take();
+        if let Some(list) = self.list() {
+            list.deregister(&mut place);
         }
     }
 }
@@ -177,8 +195,8 @@ impl Drop for Waiting {
 pub struct FlushFuture(Waiting);
 
 impl FlushFuture {
-    pub(super) fn new(producer: Producer, ticket: Result<Option<Arc<Ticket>>, SendError>) -> Self {
-        Self(Waiting { producer, ticket, place: None })
+    pub(super) fn new(producer: Producer, waits: Result<Flushing, SendError>) -> Self {
+        Self(Waiting { producer, place: None, waits })
     }
 }
 
@@ -186,7 +204,7 @@ impl Future for FlushFuture {
     type Output = Result<(), SendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context).map(|result| result.map(drop))
+        self.0.poll(context).map(|result| result.and_then(|()| self.0.producer.open.core.flushed()))
     }
 }
 
@@ -195,8 +213,8 @@ impl Future for FlushFuture {
 pub struct CloseFuture(Waiting);
 
 impl CloseFuture {
-    pub(super) fn new(producer: Producer, ticket: Result<Option<Arc<Ticket>>, SendError>) -> Self {
-        Self(Waiting { producer, ticket, place: None })
+    pub(super) fn new(producer: Producer, started: Result<(), SendError>) -> Self {
+        Self(Waiting { producer, place: None, waits: started.map(|()| Flushing::End) })
     }
 }
 
@@ -204,7 +222,7 @@ impl Future for CloseFuture {
     type Output = Result<CloseReport, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context)
+        self.0.poll(context).map(|result| result.and_then(|()| self.0.producer.open.core.closed_with()))
     }
 }
 

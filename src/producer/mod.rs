@@ -4,6 +4,7 @@ mod builder;
 #[cfg(feature = "testing")]
 pub(crate) mod by_hand;
 mod claim;
+mod ends;
 mod futures;
 mod placing;
 mod refusal;
@@ -16,15 +17,15 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_utils::sync::Parker;
 
 use crate::completion::callback_thread;
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
-use crate::error::{CloseReport, SendError, Trouble, WaitedFor};
-use crate::sender::{Command, Life, Outbox, Shared, Stats, Ticket, TopicShared};
+use crate::error::{SendError, Trouble, WaitedFor};
+use crate::sender::{Command, Life, Outbox, Shared, Stats, TopicShared};
 use crate::sync::block_until;
 use crate::wire::error_code::ErrorCode;
 
@@ -40,7 +41,8 @@ pub use topic::Topic;
 ///
 /// Dropping the last clone closes the producer: it sends what was accepted for up to `close.timeout.ms` and blocks
 /// meanwhile (not on the thread that runs listeners and callbacks: there it only starts the close). [`Producer::close`]
-/// does the same and tells what was left. [`Topic`] handles do not keep a producer open.
+/// does the same and tells what was left. [`Topic`] handles do not keep a producer open. A drop, a flush or another close
+/// while a close is under way waits for that one.
 ///
 /// A child process made by `fork` has no sender thread: there every call fails with [`SendError::Forked`].
 #[derive(Clone)]
@@ -113,7 +115,7 @@ impl Core {
             let has_entries = told.listener.is_some() || told.sink.is_none();
             let (outbox, parker): (Arc<Outbox>, Parker) = Outbox::new(told.sink.is_some());
             *callbacks = Callbacks::Running(callbacks::spawn(self.shared.clone(), outbox.clone(), parker, told)?);
-            let _ = self.shared.outbox.set(outbox);
+            self.shared.set_outbox(outbox);
             if has_entries {
                 self.shared.accumulator.tag_records();
             }
@@ -188,13 +190,6 @@ impl Core {
             }
         }
     }
-
-    /// Hands a ticket to the sender.
-    fn submit(&self, command: impl FnOnce(Arc<Ticket>) -> Command) -> Arc<Ticket> {
-        let ticket = Arc::new(Ticket::default());
-        self.shared.command(command(ticket.clone()));
-        ticket
-    }
 }
 
 impl Producer {
@@ -215,63 +210,6 @@ impl Producer {
             return Err(SendError::InvalidTopic { topic: name.into() });
         }
         Ok(Topic::new(core.clone(), core.shared.topic(name)))
-    }
-
-    /// Sends everything accepted before this call without waiting for `linger.ms`, and blocks until each of these
-    /// records is delivered or has failed and its listener or callback has run.
-    ///
-    /// It has no limit of its own: `delivery.timeout.ms` ends every record.
-    ///
-    /// # Errors
-    /// [`SendError::WouldDeadlock`] on the thread that runs listeners and callbacks, [`SendError::SenderPanicked`],
-    /// [`SendError::Forked`]. Not [`SendError::Closed`]: then there is nothing left to flush.
-    pub fn flush(&self) -> Result<(), SendError> {
-        let core = &self.open.core;
-        core.check_may_block()?;
-        let Some(ticket) = self.start_flush()? else { return Ok(()) };
-        block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
-        self.flushed()
-    }
-
-    /// [`Producer::flush`] as a future, for any runtime or none.
-    pub fn flush_async(&self) -> FlushFuture {
-        FlushFuture::new(self.clone(), self.start_flush())
-    }
-
-    fn start_flush(&self) -> Result<Option<Arc<Ticket>>, SendError> {
-        match self.open.core.check_life() {
-            Err(SendError::Closed) => Ok(None),
-            Err(error) => Err(error),
-            Ok(()) => Ok(Some(self.open.core.submit(Command::Flush))),
-        }
-    }
-
-    fn flushed(&self) -> Result<(), SendError> {
-        match self.open.core.shared.life() {
-            Life::Panicked => Err(SendError::SenderPanicked),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes no more records, sends what was accepted for up to `timeout`, and ends. What is not delivered by then
-    /// fails, and the report lists it by partition. A second call returns at once with an empty report; records that
-    /// other threads hand over meanwhile are refused with [`SendError::Closed`].
-    ///
-    /// # Errors
-    /// [`SendError::WouldDeadlock`] on the thread that runs listeners and callbacks (use [`Producer::close_async`] or
-    /// drop the producer there), [`SendError::SenderPanicked`], [`SendError::Forked`].
-    pub fn close(&self, timeout: Duration) -> Result<CloseReport, SendError> {
-        self.open.core.check_may_block()?;
-        let Some(ticket) = self.open.start_close(timeout)? else { return Ok(CloseReport::default()) };
-        block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
-        self.open.join();
-        self.flushed()?;
-        Ok(ticket.report())
-    }
-
-    /// [`Producer::close`] as a future, for any runtime or none. The close goes on if the future is dropped.
-    pub fn close_async(&self, timeout: Duration) -> CloseFuture {
-        CloseFuture::new(self.clone(), self.open.start_close(timeout))
     }
 
     /// The topic's partitions, once they are known.
@@ -318,15 +256,6 @@ impl Producer {
         })
     }
 
-    /// Closes it on another producer's callback thread, where `close` itself would not know that waiting is safe.
-    pub(crate) fn close_for_another(&self) {
-        let timeout = self.open.core.shared.config.close_timeout;
-        if let Ok(Some(ticket)) = self.open.start_close(timeout) {
-            block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
-            self.open.join();
-        }
-    }
-
     /// How many records were accepted, delivered, have failed, or are still on their way. It looks at
     /// every partition's ring and costs those who send nothing. At any time, from any thread, also after
     /// [`Producer::close`].
@@ -337,58 +266,6 @@ impl Producer {
     /// How bytes reach the network: `"io_uring"` or `"epoll"`.
     pub fn driver_name(&self) -> &'static str {
         self.open.driver_name
-    }
-}
-
-impl Open {
-    fn start_close(&self, timeout: Duration) -> Result<Option<Arc<Ticket>>, SendError> {
-        if self.core.origin.is_elsewhere() {
-            return Err(SendError::Forked);
-        }
-        match self.core.shared.life() {
-            Life::Panicked => return Err(SendError::SenderPanicked),
-            Life::Closed => return Ok(None),
-            Life::Running => {}
-        }
-        // Refuse from here on; the sender closes the rings.
-        if !self.core.shared.end(Life::Closed) {
-            return Ok(None);
-        }
-        Ok(Some(self.core.submit(|ticket| Command::Close(ticket, timeout))))
-    }
-
-    /// Waits for both threads to end, once the close is done.
-    fn join(&self) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let callbacks = {
-            let mut callbacks = self.core.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *callbacks, Callbacks::Ended)
-        };
-        if let Some(sender) = sender {
-            let _ = sender.join();
-        }
-        // For a callback thread that was started behind the sender's last word.
-        if let Some(outbox) = self.core.shared.outbox.get() {
-            outbox.end();
-        }
-        if let Callbacks::Running(callbacks) = callbacks {
-            let _ = callbacks.join();
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let timeout = self.core.shared.config.close_timeout;
-        if self.core.origin.is_elsewhere() {
-            return;
-        }
-        if let Ok(Some(ticket)) = self.start_close(timeout)
-            && !callback_thread::is_current()
-        {
-            block_until(&ticket.waiters, None, || ticket.is_done().then_some(()));
-            self.join();
-        }
     }
 }
 

@@ -115,6 +115,10 @@ pub struct Sender {
     outbox: OutboxTail,
     flushes: Vec<Flush>,
     closing: Option<Closing>,
+    /// Everything is done and every connection gone: only the callback thread is waited for.
+    parting: bool,
+    /// Until then.
+    parts_by: Duration,
     actions: VecDeque<Action>,
     transmits: VecDeque<Transmit>,
     /// Something was resolved since flushes were looked at.
@@ -185,6 +189,8 @@ impl Sender {
             outbox: OutboxTail::default(),
             flushes: Vec::new(),
             closing: None,
+            parting: false,
+            parts_by: Duration::MAX,
             actions: VecDeque::new(),
             transmits: VecDeque::new(),
             settled: false,
@@ -295,9 +301,10 @@ impl Sender {
 
     // ---- 4. getters -------------------------------------------------------------------------------------------
 
-    /// Everything is done and every connection gone: the thread may end.
+    /// Everything is done, every connection gone, and what there was to tell was told, or took too long: the thread may
+    /// end.
     pub fn is_closed(&self) -> bool {
-        self.closed && self.connections.is_empty()
+        self.parting && (self.shared.ending.callbacks_ended() || self.now.monotonic >= self.parts_by)
     }
 
     fn acks(&self) -> i16 {
@@ -346,10 +353,11 @@ impl Drop for Sender {
         // Only a panic on the way out leaves tickets here.
         self.drop_tickets();
         self.shared.tally.lost();
+        self.shared.retire();
         if let Some(outbox) = self.shared.outbox.get() {
             self.outbox.hand_over(outbox);
         }
-        self.shared.retire();
+        self.shared.ending.end();
         self.shared.wake_everyone();
     }
 }

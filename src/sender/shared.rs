@@ -11,7 +11,9 @@ use super::outbox::Outbox;
 use super::tally::{Stats, Tally};
 use super::topic::TopicShared;
 use crate::accumulator::Accumulator;
+use crate::completion::ending::Ending;
 use crate::config::ProducerConfig;
+#[cfg(any(test, feature = "testing"))]
 use crate::error::CloseReport;
 use crate::sync::WaitList;
 
@@ -34,8 +36,8 @@ pub enum Command {
     Want(Arc<TopicShared>),
     /// Send what was accepted so far without linger, then tell the ticket.
     Flush(Arc<Ticket>),
-    /// Take nothing more, send what was accepted, for so long; then tell the ticket.
-    Close(Arc<Ticket>, Duration),
+    /// Take nothing more, send what was accepted, for so long; then end.
+    Close(Duration),
     /// Connect to the leaders of this topic and get a producer id.
     WarmUp(Arc<TopicShared>),
     /// A bug, for tests.
@@ -47,7 +49,6 @@ pub enum Command {
 #[derive(Debug, Default)]
 pub struct Ticket {
     done: AtomicBool,
-    report: Mutex<CloseReport>,
     /// Woken once it is done.
     pub waiters: WaitList,
 }
@@ -62,16 +63,6 @@ impl Ticket {
     pub fn finish(&self) {
         self.done.store(true, Ordering::Release);
         self.waiters.wake_all();
-    }
-
-    /// What `close` left behind; set before [`Ticket::finish`].
-    pub fn set_report(&self, report: CloseReport) {
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
-    }
-
-    /// What `close` left behind.
-    pub fn report(&self) -> CloseReport {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -96,6 +87,8 @@ pub struct Shared {
     /// Woken when `identified` or `life` changes.
     pub changed: WaitList,
     life: AtomicU8,
+    /// Who waits for the end, and until when.
+    pub ending: Ending,
     /// The sender is gone.
     retired: AtomicBool,
     topics: Mutex<HashMap<Arc<str>, Arc<TopicShared>>>,
@@ -115,6 +108,7 @@ impl Shared {
             identified: AtomicBool::new(false),
             changed: WaitList::default(),
             life: AtomicU8::new(Life::Running as u8),
+            ending: Ending::default(),
             retired: AtomicBool::new(false),
             topics: Mutex::new(HashMap::new()),
         }
@@ -141,6 +135,7 @@ impl Shared {
 
     /// Wakes everyone who waits for anything, to look at `life` again.
     pub fn wake_everyone(&self) {
+        self.ending.waiters.wake_all();
         self.changed.wake_all();
         self.accumulator.room.wake_all();
         for topic in self.all_topics() {
@@ -181,19 +176,35 @@ impl Shared {
         }
     }
 
-    /// The sender is gone: nobody else will look at commands.
+    /// The sender is going: nobody else will look at commands, or end a callback thread that is started from now on.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.drop_commands();
     }
 
+    /// The way to a callback thread that is being started.
+    pub fn set_outbox(&self, outbox: Arc<Outbox>) {
+        let _ = self.outbox.set(outbox.clone());
+        // Against `retire`, as in `command`.
+        fence(Ordering::SeqCst);
+        if self.retired.load(Ordering::Relaxed) {
+            outbox.end();
+        }
+    }
+
     fn drop_commands(&self) {
         while let Some(command) = self.commands.pop() {
-            if let Command::Flush(ticket) | Command::Close(ticket, _) = command {
+            if let Command::Flush(ticket) = command {
                 ticket.finish();
             }
         }
+    }
+
+    /// What the close left behind, once the sender knows.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn report(&self) -> Option<CloseReport> {
+        self.ending.report().cloned()
     }
 
     /// Every topic that was ever asked for.

@@ -11,7 +11,7 @@ use super::shared::{Command, Life, Ticket};
 use super::timers::{Armed, Timer};
 use super::transmit::ConnectionId;
 use crate::accumulator::Leave;
-use crate::completion::Outcome;
+use crate::completion::{Outcome, ending};
 use crate::error::{BrokerError, CloseReport, DeliveryErrorKind};
 
 /// How often waiting callers are woken to look at their clocks: futures have no timer of their own.
@@ -28,7 +28,6 @@ pub struct Flush {
 /// A close under way.
 #[derive(Debug)]
 pub struct Closing {
-    tickets: Vec<Arc<Ticket>>,
     deadline: Duration,
     armed: Armed,
 }
@@ -48,7 +47,7 @@ impl Sender {
                 }
             }
             Command::Flush(ticket) => self.start_flush(ticket),
-            Command::Close(ticket, timeout) => self.start_close(ticket, timeout),
+            Command::Close(timeout) => self.start_close(timeout),
             #[cfg(test)]
             Command::Panic => panic!("a test asked for it"),
         }
@@ -100,16 +99,18 @@ impl Sender {
         }
     }
 
-    fn start_close(&mut self, ticket: Arc<Ticket>, timeout: Duration) {
+    /// Of several closes the earliest deadline counts.
+    fn start_close(&mut self, timeout: Duration) {
         self.shared.end(Life::Closed);
-        if self.closed {
-            return self.finish_ticket(&ticket);
-        }
         let deadline = self.now.monotonic.saturating_add(timeout);
-        let closing =
-            self.closing.get_or_insert_with(|| Closing { tickets: Vec::new(), deadline, armed: Armed::default() });
+        if self.closed {
+            // The callback thread is not waited for any longer than that either.
+            self.parts_by = self.parts_by.min(deadline.saturating_add(ending::GRACE));
+            self.timers.arm(self.parts_by, Timer::Close);
+            return;
+        }
+        let closing = self.closing.get_or_insert_with(|| Closing { deadline, armed: Armed::default() });
         closing.deadline = closing.deadline.min(deadline);
-        closing.tickets.push(ticket);
         closing.armed.at(&mut self.timers, closing.deadline, Timer::Close);
         for id in 0..self.partitions.len() as u32 {
             self.partitions[id as usize].flush_to = u64::MAX;
@@ -122,6 +123,9 @@ impl Sender {
     /// Goes on with a close: done when every ring is closed and drained and everything has its answer.
     pub(super) fn step_closing(&mut self) {
         let now = self.now.monotonic;
+        if self.closed {
+            return self.part();
+        }
         let Some(closing) = &mut self.closing else { return };
         closing.armed.fired(now);
         let deadline = closing.deadline;
@@ -159,13 +163,10 @@ impl Sender {
         self.finish_close(late);
     }
 
-    /// Lets everyone go who waits for a flush or a close.
+    /// Lets everyone go who waits for a flush.
     pub(super) fn drop_tickets(&mut self) {
         for flush in std::mem::take(&mut self.flushes) {
             flush.ticket.finish();
-        }
-        for ticket in self.closing.take().map(|closing| closing.tickets).unwrap_or_default() {
-            ticket.finish();
         }
     }
 
@@ -194,12 +195,22 @@ impl Sender {
         for flush in std::mem::take(&mut self.flushes) {
             self.finish_ticket(&flush.ticket);
         }
-        for ticket in closing.tickets {
-            ticket.set_report(report.clone());
-            self.finish_ticket(&ticket);
-        }
+        self.shared.ending.set_report(report);
         self.closed = true;
+        self.parts_by = closing.deadline.saturating_add(ending::GRACE);
         self.shared.wake_everyone();
+        self.part();
+    }
+
+    /// Everything has its end: once no connection is left, nothing follows for the callback thread, which has a little time
+    /// for what it was told.
+    fn part(&mut self) {
+        if self.connections.is_empty() && !std::mem::replace(&mut self.parting, true) {
+            self.timers.arm(self.parts_by, Timer::Close);
+            if let Some(outbox) = self.shared.outbox.get() {
+                self.outbox.push(outbox, Report::End);
+            }
+        }
     }
 
     /// Ends what a partition has in its queue and its ring.
@@ -280,33 +291,37 @@ impl Sender {
         }
     }
 
-    /// The sender cannot go on: everything outstanding ends as possibly written, every later call says so.
-    pub fn abandon(&mut self) {
+    /// The sender cannot go on: everything outstanding ends as possibly written, every later call says so. True: a writer
+    /// stands between its claim and its commit, and its batch is still to be ended: call again, a moment later.
+    pub fn abandon(&mut self) -> bool {
         self.shared.end(Life::Panicked);
+        let mut unfinished = false;
         for id in 0..self.partitions.len() as u32 {
-            // A writer may stand between its claim and its commit for a moment; nobody looks again after this.
-            for _ in 0..100_000 {
-                let closed = self.drain.close_partition(id);
+            // A full ring is closed once it was drained.
+            let mut closed = false;
+            for _ in 0..2 {
+                closed = self.drain.close_partition(id);
                 self.abandon_partition(id, DeliveryErrorKind::SenderPanicked);
-                if closed && self.drain.is_drained(id) {
-                    break;
-                }
-                std::hint::spin_loop();
             }
+            unfinished |= !(closed && self.drain.is_drained(id));
         }
+        if !std::mem::replace(&mut self.closed, true) || !self.connections.is_empty() {
+            self.abandon_rest();
+        }
+        unfinished
+    }
+
+    fn abandon_rest(&mut self) {
         self.abandon_in_flight(DeliveryErrorKind::SenderPanicked);
         for flush in std::mem::take(&mut self.flushes) {
             self.finish_ticket(&flush.ticket);
         }
-        for ticket in self.closing.take().map(|closing| closing.tickets).unwrap_or_default() {
-            self.finish_ticket(&ticket);
-        }
+        self.closing = None;
         while let Some(command) = self.shared.commands.pop() {
-            if let Command::Flush(ticket) | Command::Close(ticket, _) = command {
+            if let Command::Flush(ticket) = command {
                 self.finish_ticket(&ticket);
             }
         }
-        self.closed = true;
         self.connections.clear();
         self.shared.tally.lost();
         self.shared.wake_everyone();

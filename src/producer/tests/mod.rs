@@ -1,5 +1,7 @@
 //! What only the inside can provoke.
 
+mod ends;
+
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 

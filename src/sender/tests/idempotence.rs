@@ -8,10 +8,10 @@ use super::world::{Weather, World};
 use super::{MS, Watch, check_log, check_told, config, finish, no_memory_leaked, options, pass, send_all, send_one};
 use crate::completion::Delivery;
 use crate::error::Written;
+use crate::sender::Command;
 use crate::sender::backoff::Random;
 use crate::sender::connection::{Asked, Request};
 use crate::sender::idempotence::Identity;
-use crate::sender::{Command, Ticket};
 use crate::testing::{BrokerOptions, ErrorCode, Fault};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -342,11 +342,10 @@ fn a_close_while_a_new_producer_id_is_wanted_returns() {
     let waiting = [send_one(&mut world, &topic, 1, 2)];
     pass(&mut world, SECOND);
     assert!(waiting[0].try_result().is_none(), "there is no producer id");
-    let ticket = Arc::new(Ticket::default());
-    world.shared.command(Command::Close(ticket.clone(), Duration::ZERO));
+    world.shared.command(Command::Close(Duration::ZERO));
     let asked = world.now;
-    world.run_while(|world| !(ticket.is_done() && world.sender.is_closed()));
+    world.run_while(|world| !world.sender.is_closed());
     assert!(world.now - asked < SECOND, "{:?}", world.now - asked);
-    assert_eq!((ticket.report().records(), waiting[0].try_result().unwrap().is_err()), (1, true));
+    assert_eq!((world.shared.report().unwrap().records(), waiting[0].try_result().unwrap().is_err()), (1, true));
     assert_eq!(world.accumulator.free(), free);
 }

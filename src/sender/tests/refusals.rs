@@ -1,12 +1,11 @@
 //! Errors that do not pass: the batch fails, as not written, and what comes next goes on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::World;
 use super::{Watch, config, finish, no_memory_leaked, options, send_one};
 use crate::error::{DeliveryErrorKind, Written};
-use crate::sender::{Command, Ticket};
+use crate::sender::Command;
 use crate::testing::{ErrorCode, Fault};
 
 /// The second batch meets the error, sent once; the third is delivered.
@@ -62,11 +61,11 @@ fn without_the_clusters_permission_everything_fails_and_close_works() {
     let mut world = World::new(81, options, config().linger(Duration::ZERO));
     let topic = world.topic("t");
     let deliveries: Vec<_> = (0..10).map(|number| send_one(&mut world, &topic, 1, number)).collect();
-    let ticket = Arc::new(Ticket::default());
-    world.shared.command(Command::Close(ticket.clone(), Duration::from_secs(60)));
+    world.shared.command(Command::Close(Duration::from_secs(60)));
     let asked = world.now;
-    world.run_while(|world| !(ticket.is_done() && world.sender.is_closed()));
-    assert!(world.now - asked < Duration::from_secs(1) && ticket.report().is_clean(), "{}", ticket.report());
+    world.run_while(|world| !world.sender.is_closed());
+    let report = world.shared.report().unwrap();
+    assert!(world.now - asked < Duration::from_secs(1) && report.is_clean(), "{report}");
     for outcome in finish(&mut world, &deliveries) {
         let failed = outcome.unwrap_err();
         assert_eq!((failed.kind(), failed.written()), (DeliveryErrorKind::Broker(denied), Written::No));

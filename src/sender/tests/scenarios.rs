@@ -153,11 +153,9 @@ fn close_ends_everything() {
         let mut world = World::new(seed, options, config().linger(Duration::from_secs(50)));
         let topic = world.topic("t");
         let deliveries = send_all(&mut world, &topic, 3, 0..300, Duration::ZERO);
-        let ticket = Arc::new(crate::sender::Ticket::default());
-        world.shared.command(Command::Close(ticket.clone(), 2000 * MS));
+        world.shared.command(Command::Close(2000 * MS));
         world.run_while(|world| !world.sender.is_closed());
-        assert!(ticket.is_done());
-        let report = ticket.report();
+        let report = world.shared.report().unwrap();
         let outcomes = finish(&mut world, &deliveries);
         if hang {
             assert_eq!(report.records(), 300, "{report}");

@@ -14,6 +14,7 @@ use super::spoil::NAMES;
 use super::world::{Weather, World};
 use crate::accumulator::{Attach, Partition, PrivateClaim};
 use crate::config::Acks;
+use crate::error::CloseReport;
 use crate::sender::{Command, Random, Ticket, TopicShared};
 use crate::testing::StoredBatch;
 use crate::wire::record::Fields;
@@ -548,36 +549,33 @@ impl Run {
     }
 
     fn close(&mut self) {
-        let ticket: Arc<Ticket> = Arc::default();
-        self.world.shared.command(Command::Close(ticket.clone(), Duration::from_secs(1)));
+        self.world.shared.command(Command::Close(Duration::from_secs(1)));
         self.ledger().closed = true;
-        self.wait_for_the_end(&ticket);
-        assert!(ticket.report().is_clean(), "nothing was left to do: {}", ticket.report());
+        let report = self.wait_for_the_end();
+        assert!(report.is_clean(), "nothing was left to do: {report}");
     }
 
     fn close_early(&mut self) {
         self.saw(Sight::CloseEarly);
-        let ticket: Arc<Ticket> = Arc::default();
         let time = self.dice.of(&[0, 5, 100, 1000]) * MS;
-        self.world.shared.command(Command::Close(ticket.clone(), time));
+        self.world.shared.command(Command::Close(time));
         self.ledger().closed = true;
-        self.wait_for_the_end(&ticket);
+        let reported = self.wait_for_the_end().records();
         let left = self.ledger().outcomes[5];
-        let reported = ticket.report().records();
         assert!(reported == left || self.dropped && reported > left, "{left} left behind, {reported} reported");
         self.heal();
     }
 
-    fn wait_for_the_end(&mut self, ticket: &Arc<Ticket>) {
+    fn wait_for_the_end(&mut self) -> CloseReport {
         let began = self.world.now;
         while !self.world.sender.is_closed() {
             self.wait(2 * MS);
             assert!(self.world.now - began < RECOVERY, "it never closes: {:?}", self.world.sender);
         }
-        assert!(ticket.is_done(), "closed, and nobody says so");
         assert!(self.flushes.iter().all(|(ticket, _)| ticket.is_done()), "a flush never ends");
         let open = self.ledger().outstanding();
         assert_eq!(open, 0, "records without an outcome after close");
+        self.world.shared.report().expect("closed, and nobody says so")
     }
 
     fn check(&mut self) {
