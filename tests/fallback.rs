@@ -37,6 +37,7 @@ over_both_drivers! {
     every_dead_letter_is_there_when_a_close_is_over
     a_close_is_bound_by_its_timeout_whatever_the_sink_waits_for
     a_dead_letter_cluster_that_is_away_is_waited_for_once
+    another_clusters_topic_of_the_same_name_takes_letters
     a_file_holds_what_failed
 }
 
@@ -770,6 +771,27 @@ fn a_dead_letter_cluster_that_is_away_is_waited_for_once(driver: DriverChoice) {
     assert!(began.elapsed() < 100 * MAX_BLOCK, "{:?}", began.elapsed());
     assert_eq!(not_taken.values(), numbers(0..1000));
     settled(&producer, &not_taken, 0, 1000);
+}
+
+/// Names of topics say nothing of clusters: letters that go to the topic of the same name elsewhere make no circle; whether
+/// two bootstrap servers lead to the same cluster its brokers say.
+fn another_clusters_topic_of_the_same_name_takes_letters(driver: DriverChoice) {
+    let here = start(refusing("orders"));
+    let there = start(one_partition());
+    for (dead, same) in [(&there, false), (&here, true)] {
+        let not_taken = Keeper::default();
+        let letters = DeadLetterTopic::open(builder(dead, driver), "orders").unwrap().or_else(not_taken.clone());
+        letters.producer().warm_up(&["orders"]).unwrap();
+        let producer = builder(&here, driver).on_undeliverable(letters).build().unwrap();
+        let topic = producer.topic("orders").unwrap();
+        for number in numbers(0..10) {
+            drop(topic.send(Record::value(&number)).unwrap());
+        }
+        let _ = producer.close(Duration::from_secs(10)).unwrap();
+        let values: Vec<_> = there.log("orders", 0).into_iter().map(|record| record.value.unwrap()).collect();
+        assert_eq!(values, numbers(0..10).map_to_bytes(), "each once");
+        assert_eq!(not_taken.values(), if same { numbers(0..10) } else { Vec::new() });
+    }
 }
 
 fn a_file_holds_what_failed(driver: DriverChoice) {

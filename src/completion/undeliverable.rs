@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{DeliveryError, Written};
+use crate::metadata::ClusterName;
 use crate::record::Header;
 
 /// A record that was accepted and could not be delivered, borrowed from the producer's memory while the sink looks at
@@ -18,6 +19,7 @@ pub struct UndeliveredRecord<'a> {
     pub(crate) timestamp: i64,
     pub(crate) error: &'a DeliveryError,
     pub(crate) closes_in: Option<Duration>,
+    pub(crate) cluster: &'a ClusterName,
 }
 
 impl<'a> UndeliveredRecord<'a> {

@@ -126,6 +126,7 @@ fn keep(shared: &Shared, sink: &mut dyn UndeliverableSink, place: &Place, run: R
             timestamp: base_timestamp.wrapping_add(record.timestamp_delta),
             error,
             closes_in,
+            cluster: &shared.cluster,
         };
         if catch_unwind(AssertUnwindSafe(|| sink.undeliverable(record))).is_err() {
             shared.tally.sink_panicked();

@@ -21,7 +21,7 @@ use crate::wire::record::Fields;
 ///
 /// A record is handed over when this producer has it in memory. For that the sink waits, `max.block.ms` of this producer
 /// at most, and not beyond the timeout of the other producer's close; but once a record was refused for time, the next ones
-/// are only tried, until one is taken. There is no circle: a record of a topic of this name is not
+/// are only tried, until one is taken. There is no circle: a record of the dead-letter topic itself, in the same cluster, is not
 /// sent again, and what this producer cannot
 /// deliver goes to *its* sink, if `builder` has one, else it is logged as an error. What it does not even take goes to
 /// [`or_else`](Self::or_else), else into the log. When the other producer ends, this one is closed: within what is left of that
@@ -90,7 +90,7 @@ impl DeadLetterTopic {
 impl UndeliverableSink for DeadLetterTopic {
     fn undeliverable(&mut self, record: UndeliveredRecord<'_>) {
         let (topic, partition) = (record.topic(), record.partition());
-        let same = topic == self.topic.name();
+        let same = topic == self.topic.name() && self.producer.is_in(record.cluster);
         let why = if same {
             "it is one of the dead-letter topic itself".to_owned()
         } else {

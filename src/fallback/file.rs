@@ -98,6 +98,7 @@ mod tests {
         std::fs::write(&path, "{\"topic\":\"t").unwrap();
         let error = DeliveryError::placeless(DeliveryErrorKind::Closed);
         let topic: Arc<str> = "t".into();
+        let cluster = crate::metadata::ClusterName::new(&[]);
         let record = UndeliveredRecord {
             topic: &topic,
             partition: 0,
@@ -107,6 +108,7 @@ mod tests {
             timestamp: 1,
             error: &error,
             closes_in: None,
+            cluster: &cluster,
         };
         for _ in 0..2 {
             let mut file = FailedRecordsFile::append(&path).unwrap().sync_each_record();

@@ -122,6 +122,7 @@ mod tests {
             timestamp: 1_700_000_000_000,
             error: &error,
             closes_in: None,
+            cluster: &crate::metadata::ClusterName::new(&[]),
         };
         let mut out = Vec::new();
         put_line(&mut out, &record);

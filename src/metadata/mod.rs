@@ -2,12 +2,14 @@
 //!
 //! Pure data with one rule book: how an answer changes what was known. The upkeep (when to ask, whom) is the sender's.
 
+mod cluster_name;
 #[cfg(all(test, not(loom)))]
 mod properties;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+pub use self::cluster_name::ClusterName;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::metadata::{MetadataResponse, Topic};
 

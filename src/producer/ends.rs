@@ -8,6 +8,7 @@ use super::futures::{CloseFuture, FlushFuture};
 use super::{Callbacks, Core, Open, Producer};
 use crate::completion::callback_thread;
 use crate::error::{CloseReport, SendError};
+use crate::metadata::ClusterName;
 use crate::sender::{Command, Life, Ticket};
 use crate::sync::block_until;
 
@@ -67,6 +68,11 @@ impl Producer {
     /// [`Producer::close`] as a future, for any runtime or none. The close goes on if the future is dropped.
     pub fn close_async(&self, timeout: Duration) -> CloseFuture {
         CloseFuture::new(self.clone(), self.open.core.start_close(timeout))
+    }
+
+    /// This is the cluster that it sends to.
+    pub(crate) fn is_in(&self, cluster: &ClusterName) -> bool {
+        self.open.core.shared.cluster.is_same(cluster)
     }
 
     /// Closes it on another producer's callback thread, where `close` itself would not know that waiting is safe.

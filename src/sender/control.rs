@@ -240,6 +240,9 @@ impl Sender {
         // One without brokers may come from a broker that is starting: another one is asked.
         let changes = self.cluster.merge(&response, |name| self.topic_index.contains_key(name))?;
         (self.control.asked, self.control.wanting_since) = (false, None);
+        if let Some(id) = &response.cluster_id {
+            self.shared.cluster.set_id(id);
+        }
         // Who waits on asks again.
         self.control.growth_wanted = false;
         self.control.last_answer = now;

@@ -15,6 +15,7 @@ use crate::completion::ending::Ending;
 use crate::config::ProducerConfig;
 #[cfg(any(test, feature = "testing"))]
 use crate::error::CloseReport;
+use crate::metadata::ClusterName;
 use crate::sync::WaitList;
 
 /// Whether records are taken, and why not.
@@ -72,6 +73,8 @@ pub struct Shared {
     pub accumulator: Arc<Accumulator>,
     /// As validated.
     pub config: Arc<ProducerConfig>,
+    /// Which cluster this is.
+    pub cluster: ClusterName,
     /// Towards the sender; ring the accumulator's doorbell after a push.
     pub commands: SegQueue<Command>,
     /// Towards the thread that runs listeners and callbacks, once there is one.
@@ -99,6 +102,7 @@ impl Shared {
     pub fn new(accumulator: Arc<Accumulator>, config: Arc<ProducerConfig>) -> Self {
         Self {
             accumulator,
+            cluster: ClusterName::new(&config.bootstrap_servers),
             config,
             commands: SegQueue::new(),
             outbox: OnceLock::new(),

@@ -321,7 +321,7 @@ impl BrokerModel {
         let response = MetadataResponse {
             throttle_ms: 0,
             brokers,
-            cluster_id: Some("ringmail-testing".to_owned()),
+            cluster_id: self.options.cluster_id.clone().or_else(|| Some("ringmail-testing".to_owned())),
             controller_id: 0,
             topics,
             error: ErrorCode::NONE,

@@ -53,6 +53,8 @@ pub struct BrokerOptions {
     pub brokers: usize,
     /// The first node's port on 127.0.0.1, the others follow it; 0 (default) lets the system choose.
     pub port: u16,
+    /// The cluster's id. Default: one of its own for each broker that is started.
+    pub cluster_id: Option<String>,
     /// Whether a topic is made when a client asks for it. Default true. As with Kafka, the first Metadata answer still
     /// says UNKNOWN_TOPIC_OR_PARTITION.
     pub auto_create: bool,
@@ -81,6 +83,7 @@ impl Default for BrokerOptions {
         Self {
             brokers: 1,
             port: 0,
+            cluster_id: None,
             auto_create: true,
             topic: TopicOptions::default(),
             ack_delay: Duration::ZERO,
@@ -106,6 +109,7 @@ impl fmt::Debug for BrokerOptions {
         f.debug_struct("BrokerOptions")
             .field("brokers", &self.brokers)
             .field("port", &self.port)
+            .field("cluster_id", &self.cluster_id)
             .field("auto_create", &self.auto_create)
             .field("topic", &self.topic)
             .field("ack_delay", &self.ack_delay)

@@ -78,13 +78,14 @@ impl Shared {
 
 impl Broker {
     /// Listens on 127.0.0.1 and starts to answer.
-    pub fn start(options: BrokerOptions) -> io::Result<Self> {
+    pub fn start(mut options: BrokerOptions) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for node in 0..options.brokers.max(1) as u16 {
             let port = if options.port == 0 { 0 } else { options.port.saturating_add(node) };
             listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?);
         }
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        options.cluster_id.get_or_insert_with(|| format!("ringmail-testing-{}", addresses[0].port()));
         let state = State {
             model: BrokerModel::new(options, addresses.clone()),
             stopping: false,
