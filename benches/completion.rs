@@ -129,6 +129,45 @@ fn completion(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Futures that are polled before they are done, few and many of one segment: what one costs must not grow with the others.
+fn crowd(criterion: &mut Criterion) {
+    let mut plain = common::in_large_batches(common::plain());
+    let mut group = criterion.benchmark_group("crowd");
+    for count in [1_000, 30_000, 100_000] {
+        let mut one = |name: &str, work: fn(Vec<Delivery>) -> Duration| {
+            group.throughput(Throughput::Elements(count));
+            group.bench_function(format!("{name}, {count}"), |bencher| {
+                bencher.iter_custom(|crowds| {
+                    let (hand, topic) = &mut plain;
+                    let mut total = Duration::ZERO;
+                    for _ in 0..crowds {
+                        let send = |_| topic.try_send(Record::value(&[])).unwrap();
+                        total += work((0..count).map(send).collect());
+                        hand.flush();
+                        hand.pack();
+                        hand.answer();
+                        assert!(read(hand) && hand.settle());
+                    }
+                    total
+                });
+            });
+        };
+        one("drop in order", |mut deliveries| {
+            poll_all(&mut deliveries, Waker::noop(), false);
+            let mut clock = Clock(Duration::ZERO);
+            clock.time(|| drop(deliveries));
+            clock.0
+        });
+        one("poll backwards", |mut deliveries| {
+            let mut clock = Clock(Duration::ZERO);
+            deliveries.reverse();
+            clock.time(|| poll_all(&mut deliveries, Waker::noop(), false));
+            clock.0
+        });
+    }
+    group.finish();
+}
+
 fn poll_all(deliveries: &mut [Delivery], waker: &Waker, done: bool) {
     let mut context = Context::from_waker(waker);
     for delivery in deliveries {
@@ -139,5 +178,5 @@ fn poll_all(deliveries: &mut [Delivery], waker: &Waker, done: bool) {
     }
 }
 
-criterion_group! { name = benches; config = common::short(); targets = completion }
+criterion_group! { name = benches; config = common::short(); targets = completion, crowd }
 criterion_main!(benches);

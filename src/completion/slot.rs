@@ -15,9 +15,9 @@
 //!     (Release by the sender's RMW, Acquire by their load), and before their own drop (Release; zero is Acquire).
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::Waker;
@@ -28,6 +28,7 @@ use super::pool::CompletionPool;
 use super::primitives::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, UnsafeCell, held, mutated, order};
 use crate::error::{DeliveryError, DeliveryErrorKind};
 use crate::record::Place;
+use crate::sync::Wakers;
 
 /// The references that the sender holds: more than there can be deliveries.
 const SENDER: u64 = 1 << 62;
@@ -67,16 +68,17 @@ struct Whole {
 /// What is needed only where a batch was split or a delivery is polled before it is done.
 #[derive(Default)]
 struct Shared {
-    /// In the order of their ranges.
-    parts: Vec<(Range<u32>, Arc<Place>, Outcome)>,
+    /// By the first record of each: the record behind its last one, and what became of them.
+    parts: BTreeMap<u32, (u32, Arc<Place>, Outcome)>,
     /// By record index, of which each has one delivery at most.
-    waiters: Vec<(u32, Waker)>,
+    waiters: Wakers,
 }
 
 impl Shared {
-    fn part(&self, index: u32) -> Option<&(Range<u32>, Arc<Place>, Outcome)> {
-        let at = self.parts.partition_point(|(range, ..)| range.end <= index);
-        self.parts.get(at).filter(|(range, ..)| range.contains(&index))
+    /// The part that record `index` is in, and its number there.
+    fn part(&self, index: u32) -> Option<(u32, &Arc<Place>, &Outcome)> {
+        let (start, (end, place, outcome)) = self.parts.range(..=index).next_back()?;
+        (index < *end).then_some((index - start, place, outcome))
     }
 }
 
@@ -107,27 +109,18 @@ impl Slot {
 
     /// Wakes those who wait for a record of `range`; `None`: all.
     fn wake(&self, range: Option<&Range<u32>>) {
-        let mut woken = {
+        let woken = {
             let mut shared = held(self.shared.lock());
             let Some(shared) = shared.as_deref_mut() else { return };
             match range {
-                None => std::mem::take(&mut shared.waiters),
-                Some(range) => {
-                    let from = shared.waiters.partition_point(|(index, _)| *index < range.start);
-                    let to = shared.waiters.partition_point(|(index, _)| *index < range.end);
-                    shared.waiters.drain(from..to).collect()
-                }
+                None => shared.waiters.take_all(),
+                Some(range) => shared.waiters.take_range(u64::from(range.start)..u64::from(range.end)),
             }
         };
-        for (_, waker) in woken.drain(..) {
-            // The caller's code: its panic must take neither the sender nor the other waiters with it.
-            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
-        }
+        let room = woken.wake();
         // The next time this slot is waited for, there is room already.
-        if let Some(shared) = held(self.shared.lock()).as_deref_mut()
-            && shared.waiters.capacity() == 0
-        {
-            shared.waiters = woken;
+        if let Some(shared) = held(self.shared.lock()).as_deref_mut() {
+            shared.waiters.keep(room);
         }
     }
 
@@ -144,8 +137,7 @@ impl Slot {
         {
             const KEPT: usize = 64;
             shared.parts.clear();
-            shared.waiters.clear();
-            shared.parts.shrink_to(KEPT);
+            debug_assert!(shared.waiters.is_empty(), "whoever waited had a reference");
             shared.waiters.shrink_to(KEPT);
         }
         if let Some(pool) = &whole.pool {
@@ -240,9 +232,8 @@ impl CompletionRef {
         let slot = unsafe { self.slot().as_ref() };
         {
             let mut shared = held(slot.shared.lock());
-            let parts = &mut shared.get_or_insert_default().parts;
-            let at = parts.partition_point(|(known, ..)| known.start < range.start);
-            parts.insert(at, (range.clone(), place.clone(), outcome.clone()));
+            let part = (range.end, place.clone(), outcome.clone());
+            shared.get_or_insert_default().parts.insert(range.start, part);
             slot.state.fetch_or(PARTIAL, AcqRel);
         }
         slot.wake(Some(&range));
@@ -315,10 +306,10 @@ impl Hold {
         let slot = self.slot();
         let state = slot.state.load(order("completion_look", Acquire));
         if state & PARTIAL != 0
-            && let Some((range, place, outcome)) =
+            && let Some((nth, place, outcome)) =
                 held(slot.shared.lock()).as_deref().and_then(|shared| shared.part(index))
         {
-            return Some(outcome.of_record(place, index - range.start, timestamp));
+            return Some(outcome.of_record(place, nth, timestamp));
         }
         if state & DONE == 0 {
             return None;
@@ -346,13 +337,7 @@ impl Hold {
             if shared.part(index).is_some() && !mutated("completion_register_blind") {
                 return false;
             }
-            replaced = match shared.waiters.binary_search_by_key(&index, |(index, _)| *index) {
-                Ok(at) => Some(std::mem::replace(&mut shared.waiters[at].1, waker)),
-                Err(at) => {
-                    shared.waiters.insert(at, (index, waker));
-                    None
-                }
-            };
+            replaced = shared.waiters.put(u64::from(index), waker);
         }
         drop(replaced);
         // One word, changed by both sides: either DONE is seen here, or the sender sees WAITERS and looks for wakers.
@@ -368,10 +353,7 @@ impl Hold {
     /// Forgets the waker of record `index`.
     pub(super) fn deregister(&self, index: u32) {
         let mut shared = held(self.slot().shared.lock());
-        let waker = shared.as_deref_mut().and_then(|shared| {
-            let at = shared.waiters.binary_search_by_key(&index, |(index, _)| *index).ok()?;
-            Some(shared.waiters.remove(at))
-        });
+        let waker = shared.as_deref_mut().and_then(|shared| shared.waiters.take(u64::from(index)));
         drop(shared);
         drop(waker);
     }

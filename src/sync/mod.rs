@@ -1,10 +1,11 @@
-//! What threads share: std's atomics or loom's, the doorbell that wakes the sender, and lists of waiting callers.
+//! What threads share: std's atomics or loom's, the doorbell that wakes the sender, and waiting callers.
 //!
 //! Everything whose order matters comes from here, so that `RUSTFLAGS="--cfg loom"` can search it. [`plain`] holds
 //! std's atomics in both builds: for hints and counters whose order nothing leans on (loom would only pay for them).
 
 pub mod doorbell;
 pub mod wait_list;
+pub mod wakers;
 
 #[cfg(loom)]
 pub use loom::{
@@ -28,6 +29,7 @@ pub use doorbell::Doorbell;
 pub use wait_list::WaitList;
 #[cfg(not(loom))]
 pub use wait_list::block_until;
+pub use wakers::Wakers;
 
 /// True under loom with `RINGMAIL_MUTATION=name`: a known mistake, made on purpose (`ci/mutations.sh`).
 #[cfg(loom)]

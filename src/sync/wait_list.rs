@@ -5,7 +5,6 @@
 //! the waiter sees the change or the waker sees the waiter. Only waiters lock and allocate.
 //! A waker's wake, clone and drop are the caller's code: none of them runs under the lock.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::task::Waker;
 #[cfg(not(loom))]
@@ -16,24 +15,24 @@ use std::{
     time::Instant,
 };
 
-use super::{AcqRel, AtomicU32, Mutex, Relaxed, mutated, order};
+use super::{AcqRel, AtomicU32, Mutex, Relaxed, Wakers, mutated, order};
 
 /// Wakers of whoever waits, woken all at once.
 pub struct WaitList {
     /// 1: somebody may be in the list.
     waiting: AtomicU32,
-    wakers: Mutex<Wakers>,
+    listed: Mutex<Listed>,
 }
 
 #[derive(Default)]
-struct Wakers {
+struct Listed {
     next: u64,
-    list: Vec<(u64, Waker)>,
+    wakers: Wakers,
 }
 
 impl Default for WaitList {
     fn default() -> Self {
-        Self { waiting: AtomicU32::new(0), wakers: Mutex::new(Wakers::default()) }
+        Self { waiting: AtomicU32::new(0), listed: Mutex::new(Listed::default()) }
     }
 }
 
@@ -49,15 +48,12 @@ impl WaitList {
     pub fn register(&self, slot: &mut Option<u64>, waker: &Waker) {
         // A replaced waker is swapped into here, and so dropped after the lock is given back.
         let mut waker = waker.clone();
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.and_then(|key| wakers.list.iter_mut().find(|(at, _)| *at == key)) {
-            Some((_, old)) => std::mem::swap(old, &mut waker),
-            None => {
-                let key = wakers.next;
-                wakers.next += 1;
-                wakers.list.push((key, waker));
-                *slot = Some(key);
-            }
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !slot.is_some_and(|key| listed.wakers.replace(key, &mut waker)) {
+            let key = listed.next;
+            listed.next += 1;
+            listed.wakers.put(key, waker);
+            *slot = Some(key);
         }
         // Under the lock: a `wake_all` that saw the flag finds the waker.
         if mutated("wait_store") {
@@ -72,9 +68,9 @@ impl WaitList {
         let Some(key) = slot.take() else { return };
         // Declared first, so that it is dropped after the lock is given back.
         let _waker;
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        _waker = wakers.list.iter().position(|(at, _)| *at == key).map(|at| wakers.list.remove(at));
-        if wakers.list.is_empty() {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        _waker = listed.wakers.take(key);
+        if listed.wakers.is_empty() {
             // Under the lock too: nobody can be registering.
             self.waiting.fetch_and(0, AcqRel);
         }
@@ -89,13 +85,10 @@ impl WaitList {
             return;
         }
         let woken = {
-            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut wakers.list)
+            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            listed.wakers.take_all()
         };
-        for (_, waker) in woken {
-            // Its panic must take neither the sender, nor somebody else's append, nor the other waiters with it.
-            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
-        }
+        woken.wake();
     }
 
     /// Somebody waits, as far as this thread knows.
@@ -204,7 +197,7 @@ mod tests {
         let (mut slot, waker) = (None, thread_waker());
         list.register(&mut slot, &waker);
         list.register(&mut slot, &waker);
-        assert_eq!(list.wakers.lock().unwrap().list.len(), 1);
+        assert_eq!(list.listed.lock().unwrap().wakers.len(), 1);
         list.wake_all();
         assert!(!list.waiting());
         list.register(&mut slot, &waker);
@@ -231,7 +224,7 @@ mod tests {
 
     impl Drop for Callers {
         fn drop(&mut self) {
-            if self.list.wakers.try_lock().is_ok() {
+            if self.list.listed.try_lock().is_ok() {
                 self.dropped.fetch_add(1, Relaxed);
             }
         }
