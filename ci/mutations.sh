@@ -47,6 +47,8 @@ wait_load           memory::nobody_sleeps_through_a_change
 wait_store          memory::nobody_sleeps_through_a_change
 wait_set            memory::nobody_sleeps_through_a_change
 wait_take           memory::nobody_sleeps_through_a_change
+leave_at_early      leave_at_against_append
+leave_at_late       leave_at_against_append
 seal                commit_meets_seal
 claim_load          recycled_segment
 commit              between_seal_and_settle

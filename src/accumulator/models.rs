@@ -364,6 +364,28 @@ fn census_against_drain() {
     });
 }
 
+/// The sender lowers the size at which it wants to be told, then looks: a writer that crosses it is seen, or it tells.
+#[test]
+fn leave_at_against_append() {
+    for segments in [1, 2] {
+        explore(3, move || {
+            let mut room = Room::new(1, SLOTS, 3, 3 * SMALLEST / segments);
+            room.partitions[0].set_leave_at(1000);
+            room.append(0, 10);
+            // Whoever opened the batch has told.
+            room.visit_ready(|_, _| {});
+            let wanted = room.drain.peek(0).bytes + 1;
+            let writer = room.writer(0, &[11]);
+            room.partitions[0].set_leave_at(wanted as u32);
+            let seen = room.drain.peek(0).bytes >= wanted;
+            join([writer]);
+            let mut told = false;
+            room.visit_ready(|_, _| told = true);
+            assert!(seen || told, "it would wait for linger");
+        });
+    }
+}
+
 /// A writer against the sweep: what is accepted is drained, and nothing is accepted behind it.
 #[test]
 fn close_against_append() {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{census::Drained, completions::Place, ready::ReadyLink, word::Slot};
-use crate::sync::{AcqRel, AtomicU32, AtomicU64, Relaxed, Release, mutated, order, plain};
+use crate::sync::{
+    AcqRel, AtomicU32, AtomicU64, Relaxed, Release, SeqCst, fence, fence_after_rmw, mutated, order, plain,
+};
 
 /// One partition's ring. Shared by every writer and the sender; made by `Drain::add_partition`.
 #[derive(Debug)]
@@ -20,8 +22,7 @@ pub struct Partition {
     /// The largest batch, in bytes, with its header: the smaller of `max.request.size` and what the topic is known to
     /// refuse. A hint: it bounds what is appended from now on.
     pub limit: plain::AtomicU32,
-    /// The open chain's bytes at which the sender wants to be told; below it a full segment is continued.
-    pub leave_at: plain::AtomicU32,
+    leave_at: AtomicU32,
     /// The leader's node id, -1 while unknown. For the partitioner.
     pub leader: plain::AtomicI32,
     /// Which share of the memory its segments count in: see `share.rs`.
@@ -46,7 +47,7 @@ impl Partition {
             slots: (0..slots).map(|at| AtomicU64::new(Slot::empty(first(at) as u64).0)).collect(),
             busy: plain::AtomicBool::new(false),
             limit: plain::AtomicU32::new(limit),
-            leave_at: plain::AtomicU32::new(leave_at),
+            leave_at: AtomicU32::new(leave_at),
             leader: plain::AtomicI32::new(-1),
             share: plain::AtomicU32::new(0),
             hint: plain::AtomicU32::new(0),
@@ -64,6 +65,30 @@ impl Partition {
     #[inline]
     pub(super) fn lap(&self, position: u64) -> u64 {
         position >> self.slots.len().trailing_zeros()
+    }
+
+    /// The open chain's bytes at which the sender wants to be told; below it a full segment is continued.
+    #[inline]
+    pub fn leave_at_hint(&self) -> u32 {
+        self.leave_at.load(Relaxed)
+    }
+
+    /// The same for whoever has just claimed: either this is what the sender set before its last look, or that look saw the
+    /// claim.
+    #[inline]
+    pub(super) fn leave_at_after_claim(&self) -> u32 {
+        if !mutated("leave_at_early") {
+            fence_after_rmw();
+        }
+        self.leave_at_hint()
+    }
+
+    /// The sender wants to be told at `bytes`; then it looks at what is claimed.
+    pub fn set_leave_at(&self, bytes: u32) {
+        self.leave_at.store(bytes, Relaxed);
+        if !mutated("leave_at_late") {
+            fence(SeqCst);
+        }
     }
 
     /// An append finds no room here. It looks once more after this, and only then says so: a change of the ring that it

@@ -190,7 +190,7 @@ impl Accumulator {
                 R::default()
             };
             let complete = segment.commit(len, wants_delivery);
-            if complete || place.sender_must_know(len, partition.leave_at.load(Relaxed)) {
+            if complete || place.sender_must_know(len, partition.leave_at_after_claim()) {
                 self.notify(partition);
             }
             if let Some(timeout) = timeout {
@@ -310,7 +310,7 @@ impl Accumulator {
         slots
             && partition.room(bytes) >= need as u64
             && (partition.busy.load(Relaxed)
-                || bytes < u64::from(partition.leave_at.load(Relaxed))
+                || bytes < u64::from(partition.leave_at_hint())
                 || partition.has_backlog(base))
     }
 
@@ -416,7 +416,7 @@ impl Accumulator {
         wake: &mut bool,
     ) -> Option<Run> {
         let least = class_for(need);
-        let leave_at = u64::from(partition.leave_at.load(Relaxed));
+        let leave_at = u64::from(partition.leave_at_hint());
         let wanted = match base.bytes.checked_div(base.index) {
             // A batch that waits behind another will not leave small.
             None if partition.has_backlog(base) => {

@@ -193,7 +193,7 @@ fn batches_grow_to_batch_size_through_growing_segments() {
 fn a_busy_partition_continues_up_to_its_limit() {
     let (accumulator, mut drain, partition) = new(AccumulatorConfig { slots: 64, ..AccumulatorConfig::default() });
     partition.busy.store(true, Relaxed);
-    partition.leave_at.store(0, Relaxed);
+    partition.set_leave_at(0);
     partition.limit.store(100_000, Relaxed);
     for _ in 0..3_000 {
         append(&accumulator, &partition, &[7; 100]).unwrap();
@@ -265,7 +265,7 @@ fn refusals_keep_nothing() {
     let (accumulator, mut drain, partition) = new(config);
     assert_eq!(append(&accumulator, &partition, &[0; 70_000]).unwrap_err(), Refused::TooLarge);
     // Sealed one by one: the ring is full before the memory is.
-    partition.leave_at.store(0, Relaxed);
+    partition.set_leave_at(0);
     let mut accepted = 0;
     let refused = loop {
         match append(&accumulator, &partition, &[1; 900]) {
@@ -373,7 +373,7 @@ fn may_open_false_changes_nothing() {
             .map_err(|why| (why, accumulator.free()))
     };
     assert_eq!(sticky(b"x").unwrap_err(), (Refused::WouldOpen, 32 << 20));
-    partition.leave_at.store(0, Relaxed);
+    partition.set_leave_at(0);
     append(&accumulator, &partition, &[0; 600]).unwrap();
     sticky(b"x").unwrap();
     let free = accumulator.free();
@@ -482,7 +482,7 @@ fn one_stuck_broker_leaves_room_for_the_others() {
     drain.set_leader(1, 2);
     drain.set_leader(0, 1);
     assert_eq!(stuck.leader.load(Relaxed), 1);
-    stuck.leave_at.store(0, Relaxed);
+    stuck.set_leave_at(0);
     let mut chains = vec![];
     let refused = loop {
         if let Err(refused) = append(&accumulator, &stuck, &[0; 200_000]) {

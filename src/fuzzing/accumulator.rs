@@ -385,7 +385,7 @@ impl Script {
             0 => ring.busy.store(true, Relaxed),
             1 => ring.busy.store(false, Relaxed),
             2 => ring.limit.store(input.of(&[MAX_REQUEST as u32, 512, 5_000]), Relaxed),
-            3 => ring.leave_at.store(input.of(&[1, 2_000, 16_384]), Relaxed),
+            3 => ring.set_leave_at(input.of(&[1, 2_000, 16_384])),
             4 => self.drain.set_leader(at as u32, input.of(&[-1, 0, 1, 2])),
             _ => self.accumulator.clock.store(TIME + i64::from(input.u8()), Relaxed),
         }

@@ -386,7 +386,7 @@ impl Sender {
             topic.partitions.push(ring.id);
             debug_assert_eq!(ring.id as usize, self.partitions.len(), "ids count up");
             ring.limit.store(topic.limit, Ordering::Relaxed);
-            ring.leave_at.store(self.config.batch_size, Ordering::Relaxed);
+            ring.set_leave_at(self.config.batch_size);
             topic.shared.push(index as u32, ring.clone());
             self.partitions.push(PartitionState::new(ring, at as u32));
         }

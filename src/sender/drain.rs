@@ -1,6 +1,6 @@
 //! What leaves, when, and packed how.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Sender;
@@ -104,10 +104,7 @@ impl Sender {
         // Writers have these in their caches.
         if std::mem::replace(&mut partition.grows_to, to) != to {
             partition.ring.busy.store(to.is_some(), Ordering::Relaxed);
-            partition.ring.leave_at.store(to.unwrap_or(self.config.batch_size), Ordering::Relaxed);
-            // A writer claims before it reads `leave_at`; the sender looks at claims after this. Where a claim is no fence
-            // this is a hint still, and linger the limit.
-            fence(Ordering::SeqCst);
+            partition.ring.set_leave_at(to.unwrap_or(self.config.batch_size));
         }
     }
 

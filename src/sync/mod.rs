@@ -10,15 +10,15 @@ pub mod wakers;
 #[cfg(loom)]
 pub use loom::{
     sync::Mutex,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence},
 };
 #[cfg(not(loom))]
 pub use std::{
     sync::Mutex,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence},
 };
 
-pub use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
+pub use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 /// Values that may be stale or approximate: std's atomics in every build.
 pub mod plain {
@@ -30,6 +30,18 @@ pub use wait_list::WaitList;
 #[cfg(not(loom))]
 pub use wait_list::block_until;
 pub use wakers::Wakers;
+
+/// No later load is done before an earlier read-modify-write: a `fence(SeqCst)`, which costs nothing where such an instruction
+/// is a fence by itself, as on x86. For whoever changes one word and then reads another one, against a thread that does the
+/// same the other way round.
+#[inline(always)]
+pub fn fence_after_rmw() {
+    if cfg!(all(any(target_arch = "x86", target_arch = "x86_64"), not(loom), not(miri))) {
+        std::sync::atomic::compiler_fence(SeqCst);
+    } else {
+        fence(SeqCst);
+    }
+}
 
 /// True under loom with `RINGMAIL_MUTATION=name`: a known mistake, made on purpose (`ci/mutations.sh`).
 #[cfg(loom)]

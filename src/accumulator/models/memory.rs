@@ -173,7 +173,9 @@ fn split_hands_over() {
         let pool = Arc::new(Pool::with_block(4, 1).unwrap());
         let [whole, sibling] = [1, 0].map(|class| {
             let pool = pool.clone();
-            thread::spawn(move || drop(use_once(&pool, class)))
+            thread::spawn(move || {
+                let _ = use_once(&pool, class);
+            })
         });
         use_once(&pool, 0);
         join([whole, sibling]);

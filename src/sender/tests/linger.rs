@@ -123,7 +123,7 @@ fn the_faster_a_stream_the_larger_its_batches() {
     for _ in 0..300 {
         burst(&mut stage, &topic, 2);
         stage.run(10 * US);
-        told_at.push(topic.partition(0).unwrap().leave_at.load(Ordering::Relaxed));
+        told_at.push(topic.partition(0).unwrap().leave_at_hint());
     }
     let left = left(&stage, start);
     assert!(apart(&left).iter().all(|apart| (200 * US..=300 * US).contains(apart)), "{left:?}");
