@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::escapes::Separator;
+
 /// Produce to Apache Kafka, fast, and know what became of every record.
 #[derive(Parser, Debug)]
 #[command(version, arg_required_else_help = true, propagate_version = true)]
@@ -90,9 +92,17 @@ pub struct ProduceArgs {
     /// Topic to send to
     #[arg(short, long, required_unless_present_any = ["list_settings", "replay"], default_value = "", hide_default_value = true)]
     pub topic: String,
-    /// Text between key and value. A line without it has no key; an empty key is a key
-    #[arg(short = 'K', long, value_name = "SEP", conflicts_with = "key", allow_hyphen_values = true)]
-    pub key_separator: Option<String>,
+    /// What stands between key and value: text with escapes, as for -D, e.g. -K '\t'. A line without it has no key; an empty
+    /// key is a key
+    #[arg(
+        short = 'K',
+        long,
+        value_name = "SEP",
+        conflicts_with = "key",
+        allow_hyphen_values = true,
+        value_parser = crate::escapes::separator
+    )]
+    pub key_separator: Option<Separator>,
     /// The key of every record
     #[arg(short, long)]
     pub key: Option<String>,
@@ -100,18 +110,25 @@ pub struct ProduceArgs {
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
     /// A header of every record, in this order; without "=" its value is null; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE")]
+    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE", value_parser = header)]
     pub headers: Vec<String>,
     /// Send empty values (and with -K empty keys) as null: tombstones on a compacted topic
     #[arg(short = 'Z', long)]
     pub null: bool,
-    /// The byte that ends a record: one character, or \n, \t, \r, \0, \xHH
-    #[arg(short = 'D', long, value_name = "BYTE", default_value = "\\n", value_parser = crate::lines::delimiter)]
-    pub delimiter: u8,
+    /// What ends a record: text in which \n, \t, \r, \0, \\ and \xHH are escapes, e.g. -D '\r\n'
+    #[arg(
+        short = 'D',
+        long,
+        value_name = "SEP",
+        default_value = "\\n",
+        allow_hyphen_values = true,
+        value_parser = crate::escapes::separator
+    )]
+    pub delimiter: Separator,
     /// A producer setting with Kafka's name, e.g. -X acks=all; may be repeated
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// A file of KEY=VALUE lines, as Kafka's .properties; -b and -X override it
+    /// A file of settings, in Java's .properties format; -b and -X override it
     #[arg(short = 'F', long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Send the records of a file of failed records again, each to its topic and partition, with its timestamp: one that
@@ -185,7 +202,7 @@ pub struct VerifiableProducerArgs {
         allow_negative_numbers = true
     )]
     pub create_time: i64,
-    /// A file of KEY=VALUE lines with producer settings, as Kafka's .properties; it overrides the options
+    /// A file of producer settings, in Java's .properties format; it overrides the options
     #[arg(long = "command-config", alias = "producer.config", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -263,7 +280,7 @@ pub struct BenchArgs {
     /// A producer setting with Kafka's name, e.g. -X acks=1; may be repeated
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// A file of KEY=VALUE lines, as Kafka's .properties; -X, -b and --driver override it
+    /// A file of settings, in Java's .properties format; -X, -b and --driver override it
     #[arg(short = 'F', long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print one JSON object instead of a table, and show no progress
@@ -284,6 +301,14 @@ pub enum Handle {
     Delivery,
     /// A callback each (`send_with`)
     Callback,
+}
+
+/// As kcat has it: a header has a name.
+fn header(text: &str) -> Result<String, String> {
+    match text.split('=').next() {
+        None | Some("") => Err("a header needs a name: NAME=VALUE, or NAME for a null value".to_string()),
+        Some(_) => Ok(text.to_string()),
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -317,8 +342,148 @@ mod tests {
         let args =
             ["ringmail", "produce", "-b", "h:1", "-t", "t", "-K:", "-X", "acks=1", "-X", "linger.ms=0", "-p0", "f"];
         let Command::Produce(produce) = Args::parse_from(args).command else { panic!("not produce") };
-        assert_eq!(produce.key_separator.as_deref(), Some(":"));
+        assert_eq!(produce.key_separator, Some(Separator(b":".to_vec())));
         assert_eq!(produce.settings, ["acks=1", "linger.ms=0"]);
-        assert_eq!((produce.partition, produce.delimiter), (Some(0), b'\n'));
+        assert_eq!((produce.partition, produce.delimiter), (Some(0), Separator(b"\n".to_vec())));
+    }
+
+    /// What a text that is typed means, and so who reads it.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Means {
+        /// No text: it is there or not.
+        Switch,
+        /// One of a few words; clap reads them.
+        Choice,
+        /// A whole number from a range; clap reads it.
+        Number,
+        /// A number with a fraction: `rate`.
+        Rate,
+        /// `host:port,…`: the library reads it (`bootstrap.servers`).
+        Servers,
+        /// `KEY=VALUE`, both without blanks around them: `Settings::add_options`, then the library.
+        Setting,
+        /// Java's properties: `properties::read`, then the library.
+        Properties,
+        /// `\t` and its like are escapes, and it is not empty: `escapes::separator`.
+        Separator,
+        /// `NAME=VALUE`, and blanks count: `header`.
+        Header,
+        /// A topic's name: the library checks it.
+        Topic,
+        /// As it stands, blanks and all; empty is a text, too.
+        Literal,
+        /// A path; `-` is standard input where it says so.
+        Path,
+    }
+
+    use Means::{
+        Choice, Header, Literal, Number, Path, Properties, Rate, Separator as Sep, Servers, Setting, Switch, Topic,
+    };
+
+    /// Every option of every command. Whoever adds one says here what it takes.
+    const TYPED: &[(&str, &[(&str, Means)])] = &[
+        ("", &[("verbose", Switch)]),
+        (
+            "demo",
+            &[
+                ("records", Number),
+                ("threads", Number),
+                ("size", Number),
+                ("partitions", Number),
+                ("driver", Choice),
+                ("settings", Setting),
+            ],
+        ),
+        (
+            "produce",
+            &[
+                ("brokers", Servers),
+                ("topic", Topic),
+                ("key_separator", Sep),
+                ("key", Literal),
+                ("partition", Number),
+                ("headers", Header),
+                ("null", Switch),
+                ("delimiter", Sep),
+                ("settings", Setting),
+                ("config", Properties),
+                ("replay", Path),
+                ("replay_possibly_written", Switch),
+                ("quiet", Switch),
+                ("list_settings", Switch),
+                ("file", Path),
+            ],
+        ),
+        (
+            "verifiable-producer",
+            &[
+                ("brokers", Servers),
+                ("topic", Topic),
+                ("max_messages", Number),
+                ("throughput", Number),
+                ("acks", Choice),
+                ("value_prefix", Number),
+                ("repeating_keys", Number),
+                ("create_time", Number),
+                ("config", Properties),
+            ],
+        ),
+        (
+            "bench",
+            &[
+                ("brokers", Servers),
+                ("topic", Topic),
+                ("records", Number),
+                ("size", Number),
+                ("key_size", Number),
+                ("rate", Rate),
+                ("threads", Number),
+                ("partitions", Number),
+                ("handle", Choice),
+                ("warm_up", Number),
+                ("driver", Choice),
+                ("settings", Setting),
+                ("config", Properties),
+                ("json", Switch),
+                ("quiet", Switch),
+            ],
+        ),
+        ("bench-broker", &[("partitions", Number)]),
+    ];
+
+    /// Texts that are wrong for what an option takes, as far as the command line itself can tell.
+    fn wrong(means: Means) -> &'static [&'static str] {
+        match means {
+            Choice => &["", " ", "no-such-word"],
+            Number => &["", " ", "x", " 1", "1 ", "1e3", "0x1", "1.5", "99999999999999999999999", "１"],
+            Rate => &["", " ", "x", "0", "-1", "inf", "NaN", "1e99"],
+            Sep => &["", "\\q", "\\x1"],
+            Header => &["", "=", "=v"],
+            Switch | Servers | Setting | Properties | Topic | Literal | Path => &[],
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_the_table_and_refuses_what_is_wrong() {
+        let command = Args::command();
+        let mut commands: Vec<_> = command.get_subcommands().map(|sub| (sub.get_name(), sub)).collect();
+        commands.push(("", &command));
+        assert_eq!(commands.len(), TYPED.len(), "a command has no table");
+        for (name, command) in commands {
+            let (_, table) = TYPED.iter().find(|(known, _)| *known == name).unwrap();
+            let options: Vec<_> = command.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+            let known: Vec<_> = table.iter().map(|(option, _)| *option).collect();
+            assert_eq!(options, known, "{name}");
+            for (arg, (option, means)) in command.get_arguments().zip(*table) {
+                assert_eq!(arg.get_action().takes_values(), *means != Switch, "{name} {option}");
+                for text in wrong(*means) {
+                    let typed = arg.get_long().map_or(text.to_string(), |long| format!("--{long}={text}"));
+                    let parsed = Args::try_parse_from(["ringmail", name, &typed]);
+                    let kind = parsed.expect_err(&typed).kind();
+                    let refused = [clap::error::ErrorKind::InvalidValue, clap::error::ErrorKind::ValueValidation];
+                    assert!(refused.contains(&kind), "{name} {typed}: {kind:?}");
+                }
+            }
+        }
     }
 }

@@ -170,7 +170,7 @@ fn replay_all(
     };
     // A byte of a record takes six at most.
     let longest = limit.saturating_mul(6).saturating_add(64 << 10);
-    let read = cut(input, Splitter::new(b'\n', longest), account, &mut send_line);
+    let read = cut(input, Splitter::new(b"\n", longest), account, &mut send_line);
     ended.and(read)
 }
 
@@ -198,7 +198,7 @@ fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, accou
         account.lines.fetch_add(u64::from(goes_on), Ordering::Relaxed);
         goes_on
     };
-    cut(input, Splitter::new(args.delimiter, limit), account, &mut send_line)
+    cut(input, Splitter::new(&args.delimiter.0, limit), account, &mut send_line)
 }
 
 /// Cuts the input into lines until it ends, Ctrl-C comes, or a line says that it is no use to go on.
@@ -241,7 +241,7 @@ fn header(text: &str) -> Header<'_> {
 fn record<'a>(args: &'a ProduceArgs, template: Record<'a>, line: &'a [u8]) -> Record<'a> {
     let (key, value) = match (&args.key, &args.key_separator) {
         (Some(key), _) => (Some(key.as_bytes()), line),
-        (None, Some(separator)) => split_key(line, separator.as_bytes()),
+        (None, Some(separator)) => split_key(line, &separator.0),
         (None, None) => (None, line),
     };
     let mut record = template;

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use crate::exit::{Exit, Failure};
+use crate::properties::{self, Property};
 
 /// Keys and values in the order given; of a key that comes twice the last one counts.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// Sets a key, in place of what it had.
+    /// Sets a key, in place of what it had. Blanks around either count for nothing, as with Kafka's.
     pub fn set(&mut self, key: &str, value: &str) {
+        let (key, value) = (key.trim(), value.trim());
         self.0.retain(|(known, _)| known != key);
         self.0.push((key.to_string(), value.to_string()));
     }
@@ -28,33 +30,25 @@ impl Settings {
     /// Adds `KEY=VALUE` as given to `-X`.
     pub fn add_options(&mut self, options: &[String]) -> Result<(), Failure> {
         for option in options {
-            let Some((key, value)) = option.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            let Some((key, value)) = option.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
                 return Err(Failure::new(Exit::Usage, format!("-X {option}: expected KEY=VALUE")));
             };
-            self.set(key.trim(), value.trim());
+            self.set(key, value);
         }
         Ok(())
     }
 
-    /// Adds the lines of a file, as [`add_text`](Self::add_text) does.
+    /// Adds the settings of a file in Java's format.
     pub fn add_file(&mut self, path: &Path) -> Result<(), Failure> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(Exit::Usage, format!("cannot read {}: {e}", path.display())))?;
-        self.add_text(&path.display().to_string(), &text)
-    }
-
-    /// Adds lines of `KEY=VALUE`; empty lines and lines that begin with `#` or `!` are ignored. `name` is for errors.
-    pub fn add_text(&mut self, name: &str, text: &str) -> Result<(), Failure> {
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with(['#', '!']) {
-                continue;
+        let wrong = |text: String| Failure { exit: Exit::Usage, text };
+        let name = path.display();
+        let file = std::fs::read(path).map_err(|e| wrong(format!("cannot read {name}: {e}")))?;
+        let properties = properties::read(&file).map_err(|(line, why)| wrong(format!("{name}:{line}: {why}")))?;
+        for Property { line, key, value } in properties {
+            match value {
+                Some(value) if !key.trim().is_empty() => self.set(&key, &value),
+                _ => return Err(wrong(format!("{name}:{line}: expected KEY=VALUE, found: {key}"))),
             }
-            let Some((key, value)) = line.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
-                let at = format!("{name}:{}", number + 1);
-                return Err(Failure::new(Exit::Usage, format!("{at}: expected KEY=VALUE, found: {line}")));
-            };
-            self.set(key.trim(), value.trim());
         }
         Ok(())
     }
@@ -77,13 +71,19 @@ mod tests {
     #[test]
     fn properties_files() {
         let path = std::env::temp_dir().join(format!("ringmail-settings-{}", std::process::id()));
-        std::fs::write(&path, "# comment\n\n acks = 1\n!x\nclient.id=a b=c\n").unwrap();
+        std::fs::write(&path, "\u{feff}acks = 1 \n!x\nclient.id a b=c\n").unwrap();
         let mut settings = Settings::default();
         settings.add_file(&path).unwrap();
         assert_eq!((settings.value("acks"), settings.value("client.id")), (Some("1"), Some("a b=c")));
-        std::fs::write(&path, "acks=1\nlinger.ms\n").unwrap();
-        let error = settings.add_file(&path).unwrap_err();
+        for (file, words) in [
+            ("acks=1\nlinger.ms\n", ":2: expected KEY=VALUE, found: linger.ms"),
+            ("acks=1\n\n = 7\n", ":3: expected KEY=VALUE, found: "),
+            ("a=\\u1\n", ":1: \\u1 is no character: four hexadecimal digits are needed"),
+        ] {
+            std::fs::write(&path, file).unwrap();
+            let error = settings.add_file(&path).unwrap_err();
+            assert!(error.text.ends_with(words), "{}", error.text);
+        }
         std::fs::remove_file(&path).unwrap();
-        assert!(error.text.ends_with(":2: expected KEY=VALUE, found: linger.ms"), "{}", error.text);
     }
 }
