@@ -106,7 +106,8 @@ pub struct ProduceArgs {
     /// The key of every record
     #[arg(short, long)]
     pub key: Option<String>,
-    /// Send everything to this partition [default: by key as Java does, else spread]
+    /// Send everything to this partition [default: by key as Java does, else spread]. One that is not there is waited for
+    /// once, for max.block.ms and 5 s at most
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
     /// A header of every record, in this order; without "=" its value is null; may be repeated

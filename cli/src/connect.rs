@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ringmail::{DeliveryListener, Producer, ProducerBuilder, SendError};
+use ringmail::{DeliveryListener, Producer, ProducerBuilder, SendError, WaitedFor};
 
-use crate::diagnose::{self, diagnose};
+use crate::diagnose::{self, Diagnosis};
 use crate::exit::{Exit, Failure};
 use crate::log::say;
 use crate::settings::Settings;
@@ -13,13 +13,15 @@ use crate::settings::Settings;
 const SLICE: Duration = Duration::from_millis(500);
 /// How long to wait for a broker before the first record, unless max.block.ms says otherwise.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long to wait for a topic that no broker knows: it may be about to be created.
+/// How long to wait for a topic that no broker knows, or a partition that it does not have: it may be about to be created.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
 /// When to tell the user that, and why, nothing happens.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How often to look whether a partition is there by now.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// `max.block.ms` is how long this command waits for a broker. The producer itself gets short slices of it. A value
-/// that is no number stays, for the producer to refuse.
+/// `max.block.ms` is how long this command waits for a broker. The producer itself gets short slices of it, which add up
+/// to it. A value that is no number stays, for the producer to refuse.
 pub fn patience(settings: &mut Settings) -> Duration {
     let patience = match settings.value("max.block.ms") {
         None => PATIENCE,
@@ -28,7 +30,9 @@ pub fn patience(settings: &mut Settings) -> Duration {
             Err(_) => return PATIENCE,
         },
     };
-    settings.set("max.block.ms", &SLICE.min(patience).as_millis().to_string());
+    // Two at least: half-way the servers are asked one by one.
+    let slices = patience.as_millis().div_ceil(SLICE.as_millis()).max(2);
+    settings.set("max.block.ms", &patience.as_millis().div_ceil(slices).to_string());
     patience
 }
 
@@ -48,36 +52,103 @@ pub fn start(builder: ProducerBuilder) -> Result<Producer, Failure> {
 }
 
 /// Waits until the topic's partitions are known, and says early why that takes long.
-pub fn warm_up(producer: &Producer, topic: &str, servers: &str, patience: Duration) -> Result<(), Failure> {
+pub fn warm_up(producer: &Producer, topic: &str, settings: &Settings, patience: Duration) -> Result<(), Failure> {
     let started = Instant::now();
-    let mut silent = true;
+    let mut asking = Asking::new(settings, topic, started, patience);
     loop {
         let error = match producer.warm_up(&[topic]) {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             Err(error) => error,
         };
         let waited = started.elapsed();
-        match &error {
+        match error {
             SendError::UnknownTopic { .. } if waited < patience.min(TOPIC_PATIENCE) => {}
             SendError::UnknownTopic { topic, cause, .. } => {
-                let error = SendError::UnknownTopic { topic: topic.clone(), waited, cause: cause.clone() };
-                return Err(Failure::new(Exit::NotReady, error));
+                return Err(Failure::new(Exit::NotReady, SendError::UnknownTopic { topic, waited, cause }));
             }
-            SendError::Timeout { .. } if waited < patience => {}
+            SendError::Timeout { .. } if waited < patience => asking.step(waited),
             SendError::Timeout { waited_for, .. } => {
-                let waited_for = waited_for.clone();
-                let diagnosis = diagnose(servers, diagnose::PATIENCE.min(patience));
-                let text = format!("{}\n{diagnosis}", SendError::Timeout { waited, waited_for });
+                let text = asking.conclude(&waited_for, SendError::Timeout { waited, waited_for: waited_for.clone() });
                 return Err(Failure { exit: Exit::NotReady, text });
             }
-            _ => return Err(Failure::new(Exit::NotReady, error)),
+            error => return Err(Failure::new(Exit::NotReady, error)),
         }
-        if silent && waited >= SILENCE.min(patience / 2) {
-            silent = false;
-            if matches!(error, SendError::Timeout { .. }) {
-                let diagnosis = diagnose(servers, diagnose::PATIENCE.min(patience.saturating_sub(waited)));
-                say(&format!("ringmail: still waiting for a broker:\n{diagnosis}"));
-            }
+    }
+    Ok(())
+}
+
+/// Waits until the topic has this partition, as long as for a topic that is not there. How many it has then; fewer, if
+/// the wait was in vain.
+pub fn wait_for_partition(
+    producer: &Producer,
+    topic: &str,
+    partition: i32,
+    patience: Duration,
+) -> Result<i32, Failure> {
+    let started = Instant::now();
+    loop {
+        // This asks for the topic's metadata again, too.
+        producer.warm_up(&[topic]).map_err(|e| Failure::new(Exit::NotReady, e))?;
+        let known = producer.partitions_for(topic).map_err(|e| Failure::new(Exit::NotReady, e))?;
+        let count = i32::try_from(known.len()).unwrap_or(i32::MAX);
+        let left = patience.min(TOPIC_PATIENCE).saturating_sub(started.elapsed());
+        if partition < count || left.is_zero() {
+            return Ok(count);
+        }
+        std::thread::sleep(LOOK.min(left));
+    }
+}
+
+/// The servers are asked one by one when nothing came of the wait for long, and again at its end, within its time.
+struct Asking<'a> {
+    settings: &'a Settings,
+    topic: &'a str,
+    started: Instant,
+    patience: Duration,
+    /// The first time, told at once: when it is to begin, and then it.
+    early: Option<Duration>,
+    early_asked: Option<Diagnosis>,
+    /// The last time, told at the end.
+    last: Option<Diagnosis>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(settings: &'a Settings, topic: &'a str, started: Instant, patience: Duration) -> Self {
+        let early = Some(SILENCE).filter(|_| patience >= SILENCE + 2 * diagnose::LONGEST);
+        Self { settings, topic, started, patience, early, early_asked: None, last: None }
+    }
+
+    /// Nothing has come so far.
+    fn step(&mut self, waited: Duration) {
+        let begin = |until: Duration| Diagnosis::begin(self.settings, self.topic, self.started + until);
+        if let Some(from) = self.early.filter(|from| waited >= *from) {
+            self.early_asked = begin(from + diagnose::LONGEST);
+            self.early = None;
+        }
+        if let Some(diagnosis) = self.early_asked.as_mut().and_then(Diagnosis::poll) {
+            self.early_asked = None;
+            say(&format!("ringmail: still waiting for a broker; asked one by one:\n{diagnosis}"));
+        }
+        let from = (self.patience / 2).max(self.patience.saturating_sub(diagnose::LONGEST));
+        if self.last.is_none() && waited >= from {
+            self.last = begin(self.patience);
+        }
+    }
+
+    /// The time is over: the library's own words, and what was found out beside them.
+    fn conclude(self, waited_for: &WaitedFor, error: SendError) -> String {
+        let Some(diagnosis) = self.last.map(Diagnosis::finish) else { return error.to_string() };
+        let trouble = match waited_for {
+            WaitedFor::Metadata { trouble, .. } | WaitedFor::ProducerId { trouble } => trouble.as_ref(),
+            _ => None,
+        };
+        match trouble {
+            // A single server, and the same that is said of it already.
+            Some(trouble) if diagnosis.trim_start() == trouble.to_string() => error.to_string(),
+            _ => format!("{error}\nasked one by one:\n{diagnosis}"),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ mod properties;
 mod reader;
 mod replay;
 mod settings;
+mod topics;
 mod verifiable;
 mod verify;
 mod workload;

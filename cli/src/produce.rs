@@ -2,7 +2,6 @@
 //!
 //! A thread reads, the main thread cuts lines and sends them, the producer's listener counts what became of them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +12,7 @@ use ringmail::{
 };
 
 use crate::args::ProduceArgs;
-use crate::connect::{build, patience, warm_up};
+use crate::connect::{build, patience};
 use crate::exit::{Exit, Failure};
 use crate::failures::Failures;
 use crate::input::Input;
@@ -22,6 +21,7 @@ use crate::log::{print, say};
 use crate::progress::{Progress, Shown, Unit};
 use crate::replay::Failed;
 use crate::settings::Settings;
+use crate::topics::Topics;
 
 /// Runs the command.
 pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
@@ -34,8 +34,7 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, "--replay-possibly-written goes with --replay FILE"));
     }
     let mut settings = settings(args)?;
-    let servers = settings.value("bootstrap.servers").unwrap_or_default().to_string();
-    if servers.is_empty() {
+    if settings.value("bootstrap.servers").unwrap_or_default().is_empty() {
         return Err(Failure::new(Exit::Usage, "no broker given: use -b HOST:PORT"));
     }
     let patience = patience(&mut settings);
@@ -44,10 +43,10 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
     let producer = build(&settings, Listener(account.clone()))?;
     let input = args.replay.as_deref().or(args.file.as_deref());
     let input = Input::open(input).map_err(|e| Failure::new(Exit::Input, e))?;
-    let mut topics = Topics { producer: producer.clone(), servers, patience, known: HashMap::new() };
+    let mut topics = Topics::new(producer.clone(), settings, patience);
     handle_signals(&account)?;
     let topic = match &args.replay {
-        None => Some(topics.open(&args.topic)?),
+        None => Some(topics.open(&args.topic, args.partition)?),
         Some(_) => None,
     };
 
@@ -88,37 +87,6 @@ fn settings(args: &ProduceArgs) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-/// The topics that were asked for, each waited for once.
-struct Topics {
-    producer: Producer,
-    servers: String,
-    patience: Duration,
-    /// Those that cannot be used, too: with the reason.
-    known: HashMap<String, Result<Topic, String>>,
-}
-
-impl Topics {
-    fn open(&self, name: &str) -> Result<Topic, Failure> {
-        let topic = self.producer.topic(name).map_err(|e| Failure::new(Exit::NotReady, e))?;
-        warm_up(&self.producer, name, &self.servers, self.patience)?;
-        Ok(topic)
-    }
-
-    /// The topic of a record to be sent again. Ends everything only when nothing was asked for before.
-    fn of(&mut self, name: &str) -> Result<Result<Topic, String>, Failure> {
-        if let Some(known) = self.known.get(name) {
-            return Ok(known.clone());
-        }
-        let topic = match self.open(name) {
-            Ok(topic) => Ok(topic),
-            Err(failure) if self.known.is_empty() => return Err(failure),
-            Err(failure) => Err(failure.text),
-        };
-        self.known.insert(name.to_string(), topic.clone());
-        Ok(topic)
-    }
-}
-
 /// Sends every record of a file of failed records.
 fn replay_all(
     args: &ProduceArgs,
@@ -153,8 +121,15 @@ fn replay_all(
                 account.skipped.fetch_add(1, Ordering::Relaxed);
                 true
             }
-            Ok(failed) => match topics.of(&failed.topic) {
-                Ok(Ok(topic)) => failed.with(|record| send(&topic, record, number, account)),
+            Ok(failed) => match topics.of(&failed.topic, failed.partition) {
+                Ok(Ok(topic)) => match failed.with(|record| send(&topic, record, number, account)) {
+                    Sent::GoOn => true,
+                    Sent::Stop => false,
+                    Sent::NoPartition => {
+                        topics.lost_partition(&failed.topic);
+                        true
+                    }
+                },
                 Ok(Err(why)) => {
                     account.failures().note(number, &failed.topic, || why);
                     true
@@ -188,7 +163,17 @@ fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, accou
         }
         number += 1;
         let goes_on = match line {
-            Line::Whole(bytes) => send(topic, record(args, template, bytes), number, account),
+            Line::Whole(bytes) => match send(topic, record(args, template, bytes), number, account) {
+                Sent::GoOn => true,
+                Sent::Stop => false,
+                // With -p, and so would each further line.
+                Sent::NoPartition => {
+                    say(&format!(
+                        "ringmail: no further line is read: line {number} has no partition to go to any more"
+                    ));
+                    false
+                }
+            },
             Line::TooLong(bytes) => {
                 let text = || format!("the line alone has {bytes} bytes, more than max.request.size ({limit}) allows");
                 account.failures().note(number, "too long", text);
@@ -254,14 +239,23 @@ fn record<'a>(args: &'a ProduceArgs, template: Record<'a>, line: &'a [u8]) -> Re
     record
 }
 
-/// Sends one record, however long it takes until there is room: what is ahead of it is delivered or expires. False
-/// when it is no use to go on.
-fn send(topic: &Topic, record: Record<'_>, line: u64, account: &Account) -> bool {
+/// How it goes on after a record.
+enum Sent {
+    /// It was taken, or refused for its own sake.
+    GoOn,
+    /// It is no use to go on.
+    Stop,
+    /// Its topic has no such partition any more.
+    NoPartition,
+}
+
+/// Sends one record, however long it takes until there is room: what is ahead of it is delivered or expires.
+fn send(topic: &Topic, record: Record<'_>, line: u64, account: &Account) -> Sent {
     // Counted first, for its answer may be here before this thread goes on.
     account.accepted.fetch_add(1, Ordering::Relaxed);
     loop {
         let error = match topic.send_tagged(record, line) {
-            Ok(()) => return true,
+            Ok(()) => return Sent::GoOn,
             Err(error) => error,
         };
         let wait = matches!(
@@ -275,11 +269,14 @@ fn send(topic: &Topic, record: Record<'_>, line: u64, account: &Account) -> bool
         }
         account.accepted.fetch_sub(1, Ordering::Relaxed);
         if wait {
-            return false;
+            return Sent::Stop;
         }
-        let fatal = matches!(error, SendError::Closed | SendError::SenderPanicked | SendError::Forked);
         account.failures().note(line, &format!("{:?}", std::mem::discriminant(&error)), || error.to_string());
-        return !fatal;
+        return match error {
+            SendError::Closed | SendError::SenderPanicked | SendError::Forked => Sent::Stop,
+            SendError::InvalidPartition { .. } => Sent::NoPartition,
+            _ => Sent::GoOn,
+        };
     }
 }
 

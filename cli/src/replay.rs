@@ -52,7 +52,7 @@ fn required<'a, D: Deserializer<'a>>(from: D) -> Result<Option<Bytes<'a>>, D::Er
 #[derive(PartialEq, Eq, Debug)]
 pub struct Failed {
     pub topic: String,
-    partition: i32,
+    pub partition: i32,
     timestamp: i64,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,

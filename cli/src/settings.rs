@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 use crate::properties::{self, Property};
 
 /// Keys and values in the order given; of a key that comes twice the last one counts.
-#[derive(Default, Debug, PartialEq, Eq)]
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Settings(Vec<(String, String)>);
 
 impl Settings {

@@ -121,6 +121,12 @@ impl ProducerConfig {
         keys::KEYS.iter().map(ConfigKey)
     }
 
+    /// The servers of `bootstrap.servers` as they were read: host (an IPv6 address without its brackets) and port, in the
+    /// order given, each once. None while the key was not given, or its value cannot be read.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.bootstrap_servers.iter().map(|(host, port)| (&**host, *port))
+    }
+
     /// Sets a key as Kafka's configuration files do, e.g. `("linger.ms", "20")`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let (key, value) = (key.trim(), value.trim());

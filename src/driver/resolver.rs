@@ -168,8 +168,29 @@ fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
 
 /// Asks the system.
 fn system_lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    #[cfg(feature = "testing")]
+    if let Some(addresses) = made_up(host) {
+        return Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
+    }
     let addresses: Vec<_> = (host, port).to_socket_addrs().map_err(|error| error.to_string())?.collect();
     if addresses.is_empty() { Err("the name has no address".to_owned()) } else { Ok(addresses) }
+}
+
+/// Names that tests made up, and where they lead.
+#[cfg(feature = "testing")]
+static NAMES: Mutex<Vec<(String, Vec<IpAddr>)>> = Mutex::new(Vec::new());
+
+#[cfg(feature = "testing")]
+fn made_up(host: &str) -> Option<Vec<IpAddr>> {
+    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    names.iter().rev().find(|(name, _)| name == host).map(|(_, addresses)| addresses.clone())
+}
+
+/// From now on, in this process, producers find these addresses under the name `host`, in this order, and do not ask the
+/// system for it.
+#[cfg(feature = "testing")]
+pub fn set_name(host: &str, addresses: &[IpAddr]) {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner).push((host.to_owned(), addresses.to_vec()));
 }
 
 #[cfg(test)]

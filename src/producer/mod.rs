@@ -103,10 +103,6 @@ impl Core {
         if callback_thread::is_current() { Err(SendError::WouldDeadlock) } else { Ok(()) }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.shared.config.max_block)
-    }
-
     /// Starts the thread that runs listeners and callbacks, unless it runs.
     fn start_callbacks(&self, told: callbacks::Told) -> std::io::Result<()> {
         let mut callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -249,7 +245,7 @@ impl Producer {
         let shared = &core.shared;
         let identified = || shared.identified.load(Ordering::Acquire).then_some(Ok(()));
         let step = || identified().or_else(|| core.check_life().err().map(Err));
-        block_until(&shared.changed, core.deadline(), step).unwrap_or_else(|| {
+        block_until(&shared.changed, started.checked_add(shared.config.max_block), step).unwrap_or_else(|| {
             let why = shared.identity_trouble().or_else(|| shared.trouble());
             let trouble = why.map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })

@@ -37,6 +37,7 @@ pub mod simulation;
 mod tests;
 mod validate;
 
+pub use crate::driver::resolver::set_name;
 pub use crate::wire::error_code::ErrorCode;
 pub use broker::{BrokerModel, Incoming, Reply};
 pub use decode::{StoredRecord, decode_batch};

@@ -41,14 +41,13 @@ const OVERHEAD: u64 = 30;
 pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     let mut settings = settings(args)?;
     let broker = embedded_broker(args, &mut settings)?;
-    let servers = settings.value("bootstrap.servers").unwrap_or_default().to_string();
     let memory = settings.value("buffer.memory").and_then(|bytes| bytes.parse().ok()).unwrap_or(32 << 20);
     let patience = patience(&mut settings);
     let account = Account::new();
     let ready = handle_signals(account)?;
     let producer = producer(args, &settings, account)?;
     let topic = producer.topic(&args.topic).map_err(|e| Failure::new(Exit::NotReady, e))?;
-    connect::warm_up(&producer, &args.topic, &servers, patience)?;
+    connect::warm_up(&producer, &args.topic, &settings, patience)?;
     ready.store(true, Ordering::Relaxed);
 
     let mut load = Load::new(args.size as usize, args.key_size.map(|size| size as usize));
