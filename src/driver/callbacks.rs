@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::sync::Parker;
 
+use super::seldom::Seldom;
 use crate::accumulator::Entry;
 use crate::completion::ending::GRACE;
 use crate::completion::{DeliveryListener, Outcome, UndeliverableSink, UndeliveredRecord, callback, callback_thread};
@@ -27,6 +28,43 @@ pub struct Told {
     pub listener: Option<Box<dyn DeliveryListener>>,
     /// Keeps what could not be delivered.
     pub sink: Option<Box<dyn UndeliverableSink>>,
+    /// How these fared.
+    pub panics: Panics,
+}
+
+/// Panics of the caller's code. Each record may bring one, and the log must not drown in them.
+#[derive(Default)]
+pub struct Panics {
+    /// Of listeners and callbacks.
+    told: Seldom,
+    /// Of the sink.
+    kept: Seldom,
+}
+
+impl Panics {
+    fn of_listener(&mut self, place: &Place) {
+        if let Some(times) = self.told.happened(Instant::now()) {
+            tracing::error!(%place, times, "a delivery listener or callback panicked; the next ones are called all the same");
+        }
+    }
+
+    fn of_sink(&mut self, place: &Place) {
+        if let Some(times) = self.kept.happened(Instant::now()) {
+            tracing::error!(%place, times, "the sink panicked at an undelivered record; it gets the next ones all the same");
+        }
+    }
+
+    /// Nothing follows.
+    fn end(&mut self) {
+        let (told, kept) = (self.told.untold(), self.kept.untold());
+        if told + kept > 0 {
+            tracing::error!(
+                told,
+                kept,
+                "listeners or callbacks (told) and the sink (kept) panicked as often since then"
+            );
+        }
+    }
 }
 
 /// Such a part of the memory is released, while there is more to do, before callers that wait for room are woken.
@@ -70,6 +108,7 @@ pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told:
             }
         }
         shared.accumulator.made_room();
+        told.panics.end();
         if let Some(mut sink) = told.sink
             && catch_unwind(AssertUnwindSafe(|| {
                 // A part of the grace is for it, too.
@@ -89,12 +128,12 @@ pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> Option<usi
     match report {
         Report::Records { place, run, outcome, deliveries } => {
             if let (Some(sink), Outcome::Failed(error)) = (&mut told.sink, &outcome) {
-                keep(shared, &mut **sink, &place, run, error);
+                keep(shared, &mut **sink, &mut told.panics, &place, run, error);
             }
             if let Some(deliveries) = deliveries {
                 deliveries.tell(&run, &place, &outcome);
             }
-            tell(shared, &mut told.listener, &place, run, &outcome);
+            tell(shared, told, &place, run, &outcome);
         }
         Report::Release(segment) => return Some(shared.accumulator.release(segment)),
         Report::Done(ticket) => ticket.finish(),
@@ -104,7 +143,14 @@ pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> Option<usi
 }
 
 /// Lends the records of a run that failed to the sink.
-fn keep(shared: &Shared, sink: &mut dyn UndeliverableSink, place: &Place, run: Run, error: &DeliveryError) {
+fn keep(
+    shared: &Shared,
+    sink: &mut dyn UndeliverableSink,
+    panics: &mut Panics,
+    place: &Place,
+    run: Run,
+    error: &DeliveryError,
+) {
     let base_timestamp = shared.accumulator.base_timestamp(run.segment);
     let bytes = shared.accumulator.bytes(run.offset, run.len as usize);
     let closes_in = shared.ending.time_left();
@@ -130,18 +176,13 @@ fn keep(shared: &Shared, sink: &mut dyn UndeliverableSink, place: &Place, run: R
         };
         if catch_unwind(AssertUnwindSafe(|| sink.undeliverable(record))).is_err() {
             shared.tally.sink_panicked();
-            tracing::error!(%place, "the sink panicked at an undelivered record; it gets the next ones all the same");
+            panics.of_sink(place);
         }
     }
 }
 
-fn tell(
-    shared: &Shared,
-    listener: &mut Option<Box<dyn DeliveryListener>>,
-    place: &Arc<Place>,
-    run: Run,
-    outcome: &Outcome,
-) {
+fn tell(shared: &Shared, told: &mut Told, place: &Arc<Place>, run: Run, outcome: &Outcome) {
+    let Told { listener, panics, .. } = told;
     let mut entries = (0..).zip(shared.accumulator.entries(run.segment, run.first..run.first + run.count));
     let mut lent = outcome.of_record(place, 0, 0);
     let mut go_on = || {
@@ -163,6 +204,6 @@ fn tell(
         }
     };
     while catch_unwind(AssertUnwindSafe(&mut go_on)).is_err() {
-        tracing::error!(%place, "a delivery listener or callback panicked; the next ones are called all the same");
+        panics.of_listener(place);
     }
 }

@@ -12,6 +12,7 @@ pub mod idle;
 pub mod machine;
 pub mod probe;
 pub mod resolver;
+pub mod seldom;
 #[cfg(target_os = "linux")]
 mod socket;
 #[cfg(test)]

@@ -174,7 +174,7 @@ impl ProducerBuilder {
             has_listener: self.listener.is_some(),
             callbacks: Mutex::new(Callbacks::Idle),
         });
-        let told = Told { listener: self.listener, sink: self.sink };
+        let told = Told { listener: self.listener, sink: self.sink, ..Told::default() };
         Ok((core, Sender::new(shared, drain, seed), told))
     }
 }

@@ -193,7 +193,9 @@ impl Sender {
             self.ask_producer_id(id, version);
         } else {
             let why = "it has no InitProducerId; set enable.idempotence=false for brokers before 0.11";
-            self.shared.set_identity_trouble(Some(format!("{}: {why}", connection.name)));
+            let trouble = format!("{}: {why}", connection.name);
+            self.note_identity(Some(&trouble));
+            self.shared.set_identity_trouble(Some(trouble));
         }
     }
 
@@ -243,6 +245,7 @@ impl Sender {
         if let Some(id) = &response.cluster_id {
             self.shared.cluster.set_id(id);
         }
+        self.note_metadata(None);
         // Who waits on asks again.
         self.control.growth_wanted = false;
         self.control.last_answer = now;
@@ -262,14 +265,20 @@ impl Sender {
         for (name, change) in changes {
             let Some(at) = self.topic_index.get(&name).map(|at| *at as usize) else { continue };
             match change {
-                TopicChange::Known { partitions, recreated } => troubled |= self.take_topic(at, partitions, recreated),
+                TopicChange::Known { partitions, recreated } => {
+                    troubled |= self.take_topic(at, partitions, recreated);
+                    self.note_topic(&name, None);
+                }
                 TopicChange::Refused(error) => {
                     troubled = true;
                     let error = BrokerError::new(error, None);
                     let error = source.iter().fold(error, |error, source| error.from(source.clone()));
+                    self.note_topic(&name, Some(error.to_string()));
                     self.topics[at].shared.set_refused(error);
                 }
-                TopicChange::TooMany(_) => {}
+                TopicChange::TooMany(count) => {
+                    self.note_topic(&name, Some(format!("{count} partitions are more than one producer takes")));
+                }
             }
         }
         if troubled {
@@ -456,6 +465,7 @@ impl Sender {
         if response.error == ErrorCode::NONE {
             self.identity = Identity::Known(ProducerId(producer), ProducerEpoch(epoch));
             self.shared.set_identity_trouble(None);
+            self.note_identity(None);
             self.shared.identified.store(true, Ordering::Release);
             self.shared.changed.wake_all();
             self.consider_active();
@@ -477,6 +487,7 @@ impl Sender {
     fn lose_identity_request(&mut self, trouble: &str) {
         if let Identity::Asked { failures } = self.identity {
             self.shared.set_identity_trouble(Some(trouble.to_owned()));
+            self.note_identity(Some(trouble));
             let failures = failures + 1;
             let retry_at = self.now.monotonic + self.retry_backoff().after(failures, self.random.next());
             self.identity = Identity::Wanted { retry_at, failures };

@@ -117,6 +117,7 @@ impl Sender {
         if now >= partition.begun + most {
             partition.begun = now;
             self.drain.end_batch(id);
+            self.note_waiting(id);
         }
     }
 

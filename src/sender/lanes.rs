@@ -299,6 +299,7 @@ impl Sender {
                 endpoint.succeeded();
             }
             self.prove_control(id);
+            self.note_proven(id);
         }
     }
 
@@ -311,6 +312,8 @@ impl Sender {
         if !time.is_zero() && until > connection.throttled_until {
             (connection.throttled_until, connection.throttle_ms) = (until, throttle_ms);
             connection.armed.at(&mut self.timers, until, Timer::Connection(id));
+            self.note_throttled(id);
+            let Some(connection) = self.connections.get(&id) else { return };
             if connection.role == Role::Control {
                 // The same broker may be known by several names.
                 let address = connection.address;
@@ -436,10 +439,12 @@ impl Sender {
             endpoint.into_iter().for_each(Endpoint::forget);
         } else {
             tracing::debug!(connection = %name, why, "lost a connection");
+            let (address, established) = (connection.address, connection.negotiated);
             if let Some(endpoint) = endpoint {
-                let (address, established) = (connection.address, connection.negotiated);
-                endpoint.failed(now.monotonic, address, why, established, backoff, &mut self.random);
+                endpoint.failed(now.monotonic, address, why.clone(), established, backoff, &mut self.random);
             }
+            let long = timed_out || (!established && now.monotonic >= connection.setup_deadline);
+            self.note_lost(peer, &name, &why, established, long);
             self.shared.set_trouble(Some(trouble.to_string()));
         }
         self.lose_unacknowledged(id, &trouble);

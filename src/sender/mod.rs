@@ -4,8 +4,8 @@
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
 //! or gives up, `split` sends in parts, `cut_out` without the records at fault, `deadline` ends records before others of
 //! their batch, `hint` follows leaders that brokers name,
-//! `control` keeps metadata and the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `shutdown` ends
-//! it all.
+//! `control` keeps metadata and the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `health` tells people
+//! how it stands, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -15,6 +15,7 @@ mod cut_out;
 mod deadline;
 mod drain;
 mod endpoint;
+mod health;
 mod hint;
 mod idempotence;
 mod in_flight;
@@ -128,6 +129,8 @@ pub struct Sender {
     /// All active partitions were looked at last because callers waited for room; and the next time.
     relieved: Option<Duration>,
     relief_armed: Armed,
+    /// What is told to people.
+    feed: health::Feed,
     // Used again and again, so that a steady stream allocates nothing.
     ready: Vec<u32>,
     spare_transmits: Vec<Transmit>,
@@ -198,6 +201,7 @@ impl Sender {
             watching_waiters: false,
             relieved: None,
             relief_armed: Armed::default(),
+            feed: health::Feed::default(),
             ready: Vec::new(),
             spare_transmits: Vec::new(),
             spare_parts: Vec::new(),
@@ -269,6 +273,7 @@ impl Sender {
                 Timer::Close => self.step_closing(),
                 Timer::Pressure => self.relief_armed.fired(now.monotonic),
                 Timer::Waiters => self.nudge_waiters(),
+                Timer::Health => self.look_after_health(),
             }
         }
         self.settle_flushes();
@@ -332,6 +337,7 @@ impl Sender {
         self.at(now);
         if let Err(why) = &answer {
             self.shared.set_trouble(Some(format!("{host}:{port}: {why}")));
+            self.note_unresolved(host, port, why);
             if self.control.connection.is_none() {
                 self.control_failed();
             }

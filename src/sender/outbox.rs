@@ -178,6 +178,11 @@ impl OutboxTail {
 }
 
 impl OutboxTail {
+    /// How many reports the other thread has still to take.
+    pub fn untaken(&self, outbox: &Outbox) -> usize {
+        self.backlog.len() + outbox.queue.len()
+    }
+
     /// Sends a report, in order.
     pub fn push(&mut self, outbox: &Outbox, report: Report) {
         self.backlog.push_back(report);

@@ -85,11 +85,14 @@ impl Sender {
     /// every question has its `request.timeout.ms`.
     pub(super) fn watch_recovery(&mut self) {
         let now = self.now.monotonic;
-        let recovers = self.config.metadata_recovery == MetadataRecovery::Rebootstrap;
-        if !recovers || !self.control.wanted && !self.control.asked {
+        if !self.control.wanted && !self.control.asked {
             return;
         }
         let since = *self.control.wanting_since.get_or_insert(now);
+        self.note_metadata(Some(since));
+        if self.config.metadata_recovery != MetadataRecovery::Rebootstrap {
+            return;
+        }
         let at = since.saturating_add(self.config.rebootstrap_trigger.max(self.config.request_timeout));
         if now < at {
             return self.control.recovery_armed.at(&mut self.timers, at, Timer::Control);

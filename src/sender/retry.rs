@@ -89,6 +89,7 @@ impl Sender {
         if std::mem::replace(&mut batch.told, true) {
             return;
         }
+        self.note_outcome(outcome);
         // First, so that whoever hears of it finds it counted.
         self.shared.tally.ended(live, batch.on_lane, outcome);
         let place = self.partitions[batch.partition as usize].ring.place.clone();
@@ -147,6 +148,7 @@ impl Sender {
         if batch.attempts > self.config.retries {
             return self.fail(batch, kind);
         }
+        self.note_retry(&batch);
         let id = batch.partition;
         // What went wrong with an earlier leader says nothing of this one.
         if batch.node == self.partitions[id as usize].leader {

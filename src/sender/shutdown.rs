@@ -391,6 +391,9 @@ impl Sender {
         if self.shared.accumulator.is_asked() {
             self.shared.accumulator.tick();
         }
+        if self.shared.accumulator.room.waiting() {
+            self.note_callers();
+        }
         self.shared.accumulator.room.wake_all();
         let growth = self.control.growth_wanted;
         for topic in self.topics.iter().filter(|topic| growth || topic.partitions.is_empty()) {

@@ -27,6 +27,8 @@ pub enum Timer {
     Pressure,
     /// Callers that wait for room or metadata get a chance to look at their own clocks.
     Waiters,
+    /// Something is wrong: is it to be told, or over?
+    Health,
 }
 
 /// The deadlines, earliest first.

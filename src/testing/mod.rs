@@ -24,6 +24,8 @@
 mod broker;
 mod decode;
 mod fetch;
+#[cfg(test)]
+pub(crate) mod heard;
 pub mod hostile;
 #[doc(hidden)]
 pub mod internals;

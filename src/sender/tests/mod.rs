@@ -8,6 +8,7 @@ mod bootstrap;
 mod closing;
 mod expiry;
 mod found_by_seeds;
+mod health;
 mod hints;
 mod idempotence;
 mod interplay;

@@ -231,6 +231,11 @@ impl Stage {
     /// Nobody is there any more: every connection to these ends, and no other comes up.
     pub fn kill(&mut self, addresses: &[SocketAddr]) {
         self.hosts.retain(|at, _| !addresses.contains(at));
+        self.cut(addresses);
+    }
+
+    /// Every connection to these ends.
+    pub fn cut(&mut self, addresses: &[SocketAddr]) {
         let lost: Vec<_> = self.links.iter().filter(|(_, at)| addresses.contains(at)).map(|(id, _)| *id).collect();
         for id in lost {
             self.lose(id, io::ErrorKind::ConnectionReset);
@@ -260,9 +265,14 @@ impl Stage {
 
     /// A record for one partition.
     pub fn send(&mut self, topic: &TopicShared, partition: u32) -> Delivery {
+        self.try_send(topic, partition).unwrap()
+    }
+
+    /// The same, if there is room.
+    pub fn try_send(&mut self, topic: &TopicShared, partition: u32) -> Option<Delivery> {
         let ring = topic.partition(partition).unwrap().clone();
         let fields = Fields { key: None, value: Some(b"value"), headers: &[] };
-        self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None).unwrap().delivery.unwrap()
+        self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None).ok()?.delivery
     }
 
     /// How many requests of this API came since `since`.

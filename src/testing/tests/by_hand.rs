@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::super::heard::Heard;
 use super::super::internals::ByHand;
 use crate::{DeliveryError, Producer, Record, RecordMetadata};
 
@@ -41,4 +42,19 @@ fn settling_takes_any_amount() {
     let deliveries: Vec<_> = (0..20_000).map(|_| topic.try_send(Record::value(&[7; 300])).unwrap()).collect();
     assert!(hand.settle());
     assert!(deliveries.iter().all(|delivery| delivery.try_result().unwrap().is_ok()));
+}
+
+/// One line, and not one for every record.
+#[test]
+fn a_listener_that_always_panics_does_not_flood_the_log() {
+    let heard = Heard::of("ringmail::driver::callbacks");
+    let listener = |_: u64, _: Result<&RecordMetadata, &DeliveryError>| panic!("a test's listener");
+    let mut hand = ByHand::new(Producer::builder().listener(listener), 1).unwrap();
+    let topic = hand.topic("t").unwrap();
+    for tag in 0..1000 {
+        topic.try_send_tagged(Record::value("x"), tag).unwrap();
+    }
+    assert!(hand.settle());
+    let said = heard.take();
+    assert!(said.len() == 1 && said[0].starts_with("ERROR a delivery listener or callback panicked"), "{said:#?}");
 }
