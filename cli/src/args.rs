@@ -67,6 +67,9 @@ pub struct DemoArgs {
 /// Each line becomes one record; the newline is not part of it, a carriage return is. An empty line is a record with an
 /// empty value. A last line without newline counts. Lines leave as soon as they are there (after linger.ms, 5 by
 /// default), not at the end of the input; memory stays bounded however long the input is.
+///
+/// While the input is open, standard error says when lines begin to fail and why, that a broker is out of reach or answers
+/// again, and once a minute how it stands for as long as something is wrong.
 #[derive(ClapArgs, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -144,7 +147,7 @@ pub struct ProduceArgs {
     /// Send possibly written records again as well: they may then be there twice
     #[arg(long)]
     pub replay_possibly_written: bool,
-    /// Show neither progress nor summary, only errors
+    /// Show neither progress nor summary, only errors and what is wrong
     #[arg(short, long)]
     pub quiet: bool,
     /// List every producer setting and end

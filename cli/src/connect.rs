@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use ringmail::{DeliveryListener, Producer, ProducerBuilder, SendError, WaitedFor};
+use ringmail::{DeliveryListener, Producer, ProducerBuilder, ProducerConfig, SendError, WaitedFor};
 
 use crate::diagnose::{self, Diagnosis};
 use crate::exit::{Exit, Failure};
-use crate::log::say;
+use crate::log::{hear_library, say};
 use crate::settings::Settings;
 
 /// A call on the producer waits this long at most, so that Ctrl-C is heard.
@@ -51,7 +51,7 @@ pub fn start(builder: ProducerBuilder) -> Result<Producer, Failure> {
     builder.build().map_err(|e| Failure::new(Exit::Usage, e))
 }
 
-/// Waits until the topic's partitions are known, and says early why that takes long.
+/// Waits until the topic's partitions are known, and says early why that takes long. From then on the library is heard.
 pub fn warm_up(producer: &Producer, topic: &str, settings: &Settings, patience: Duration) -> Result<(), Failure> {
     let started = Instant::now();
     let mut asking = Asking::new(settings, topic, started, patience);
@@ -66,14 +66,16 @@ pub fn warm_up(producer: &Producer, topic: &str, settings: &Settings, patience: 
             SendError::UnknownTopic { topic, cause, .. } => {
                 return Err(Failure::new(Exit::NotReady, SendError::UnknownTopic { topic, waited, cause }));
             }
-            SendError::Timeout { .. } if waited < patience => asking.step(waited),
+            SendError::Timeout { waited_for, .. } if waited < patience => asking.step(waited, trouble(&waited_for)),
             SendError::Timeout { waited_for, .. } => {
-                let text = asking.conclude(&waited_for, SendError::Timeout { waited, waited_for: waited_for.clone() });
+                let trouble = trouble(&waited_for);
+                let text = asking.conclude(SendError::Timeout { waited, waited_for }, trouble);
                 return Err(Failure { exit: Exit::NotReady, text });
             }
             error => return Err(Failure::new(Exit::NotReady, error)),
         }
     }
+    hear_library();
     Ok(())
 }
 
@@ -99,12 +101,24 @@ pub fn wait_for_partition(
     }
 }
 
-/// The servers are asked one by one when nothing came of the wait for long, and again at its end, within its time.
+/// What the library found in the way so far, in its words.
+fn trouble(waited_for: &WaitedFor) -> Option<String> {
+    match waited_for {
+        WaitedFor::Metadata { trouble, .. } | WaitedFor::ProducerId { trouble } => {
+            trouble.as_ref().map(|t| t.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The servers are asked one by one when nothing came of the wait for long, and again at its end, within its time; but not
+/// a single one of which the library has said what is wrong with it.
 struct Asking<'a> {
     settings: &'a Settings,
     topic: &'a str,
     started: Instant,
     patience: Duration,
+    single: bool,
     /// The first time, told at once: when it is to begin, and then it.
     early: Option<Duration>,
     early_asked: Option<Diagnosis>,
@@ -115,36 +129,38 @@ struct Asking<'a> {
 impl<'a> Asking<'a> {
     fn new(settings: &'a Settings, topic: &'a str, started: Instant, patience: Duration) -> Self {
         let early = Some(SILENCE).filter(|_| patience >= SILENCE + 2 * diagnose::LONGEST);
-        Self { settings, topic, started, patience, early, early_asked: None, last: None }
+        let servers = settings.value("bootstrap.servers").unwrap_or_default();
+        let single = ProducerConfig::new().bootstrap_servers(servers).servers().count() == 1;
+        Self { settings, topic, started, patience, single, early, early_asked: None, last: None }
     }
 
-    /// Nothing has come so far.
-    fn step(&mut self, waited: Duration) {
+    /// Nothing has come so far, because of that.
+    fn step(&mut self, waited: Duration, trouble: Option<String>) {
+        let known = trouble.filter(|_| self.single);
         let begin = |until: Duration| Diagnosis::begin(self.settings, self.topic, self.started + until);
         if let Some(from) = self.early.filter(|from| waited >= *from) {
-            self.early_asked = begin(from + diagnose::LONGEST);
             self.early = None;
+            match &known {
+                Some(trouble) => say(&format!("ringmail: still waiting for a broker; {trouble}")),
+                None => self.early_asked = begin(from + diagnose::LONGEST),
+            }
         }
         if let Some(diagnosis) = self.early_asked.as_mut().and_then(Diagnosis::poll) {
             self.early_asked = None;
             say(&format!("ringmail: still waiting for a broker; asked one by one:\n{diagnosis}"));
         }
         let from = (self.patience / 2).max(self.patience.saturating_sub(diagnose::LONGEST));
-        if self.last.is_none() && waited >= from {
+        if self.last.is_none() && waited >= from && known.is_none() {
             self.last = begin(self.patience);
         }
     }
 
     /// The time is over: the library's own words, and what was found out beside them.
-    fn conclude(self, waited_for: &WaitedFor, error: SendError) -> String {
+    fn conclude(self, error: SendError, trouble: Option<String>) -> String {
         let Some(diagnosis) = self.last.map(Diagnosis::finish) else { return error.to_string() };
-        let trouble = match waited_for {
-            WaitedFor::Metadata { trouble, .. } | WaitedFor::ProducerId { trouble } => trouble.as_ref(),
-            _ => None,
-        };
         match trouble {
-            // A single server, and the same that is said of it already.
-            Some(trouble) if diagnosis.trim_start() == trouble.to_string() => error.to_string(),
+            // The same is said already.
+            Some(trouble) if diagnosis.trim_start() == trouble => error.to_string(),
             _ => format!("{error}\nasked one by one:\n{diagnosis}"),
         }
     }

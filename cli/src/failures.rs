@@ -1,6 +1,7 @@
 //! Which lines failed and why, in bounded memory.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 /// Different reasons that are kept apart; further ones are counted together.
 const REASONS: usize = 10;
@@ -8,6 +9,8 @@ const REASONS: usize = 10;
 const RUNS: usize = 1000;
 /// Runs shown in the report.
 const SHOWN: usize = 20;
+/// How often there are news of one reason.
+const NEWS: Duration = Duration::from_secs(60);
 
 /// Failed lines, grouped by reason.
 #[derive(Default, Debug)]
@@ -15,6 +18,38 @@ pub struct Failures {
     groups: Vec<Group>,
     /// Lines whose reason found no room in `groups`.
     others: u64,
+    others_told: Told,
+}
+
+/// What was told before the report.
+#[derive(Default, Debug)]
+struct Told {
+    /// So many.
+    count: u64,
+    at: Option<Instant>,
+    /// First and last of the lines that failed since then.
+    since: Option<(u64, u64)>,
+}
+
+impl Told {
+    /// When there are news, if so many failed by now.
+    fn next(&self, count: u64, now: Instant) -> Option<Instant> {
+        (count > self.count).then(|| self.at.map_or(now, |at| at + NEWS))
+    }
+
+    /// How many failed, and which lines, since it was told last. From now on that is told.
+    fn news(&mut self, count: u64, now: Instant) -> String {
+        let new = count - self.count;
+        let (more, plural) = (if self.count > 0 { " more" } else { "" }, if new == 1 { "" } else { "s" });
+        let lines = match self.since {
+            None => String::new(),
+            Some((first, last)) if first == last => format!(" (line {first})"),
+            Some((first, last)) if last - first + 1 == new => format!(" (lines {first}-{last})"),
+            Some((first, last)) => format!(" (between lines {first} and {last})"),
+        };
+        *self = Self { count, at: Some(now), since: None };
+        format!("{new}{more} record{plural} failed{lines}")
+    }
 }
 
 #[derive(Debug)]
@@ -28,12 +63,15 @@ struct Group {
     runs: Vec<(u64, u64)>,
     /// Lines in runs that found no room.
     not_kept: u64,
+    told: Told,
 }
 
 impl Failures {
     /// Notes that a line failed. Failures of one `kind` are reported together under the first one's text.
     pub fn note(&mut self, line: u64, kind: &str, text: impl FnOnce() -> String) {
         let Some(group) = self.count_one(kind, text) else { return };
+        group.told.since =
+            Some(group.told.since.map_or((line, line), |(first, last)| (first.min(line), last.max(line))));
         // Lines of a partition fail in order, so the run that a line continues is among the last ones.
         let touches = |(first, last): &(u64, u64)| line + 1 == *first || *last + 1 == line;
         match group.runs.iter().rev().take(64).position(touches) {
@@ -57,8 +95,14 @@ impl Failures {
         let at = match self.groups.iter().position(|g| g.kind == kind) {
             Some(at) => at,
             None if self.groups.len() < REASONS => {
-                let group = Group { kind: kind.to_string(), text: text(), count: 0, runs: Vec::new(), not_kept: 0 };
-                self.groups.push(group);
+                self.groups.push(Group {
+                    kind: kind.to_string(),
+                    text: text(),
+                    count: 0,
+                    runs: Vec::new(),
+                    not_kept: 0,
+                    told: Told::default(),
+                });
                 self.groups.len() - 1
             }
             None => {
@@ -74,6 +118,25 @@ impl Failures {
     /// Lines that failed.
     pub fn count(&self) -> u64 {
         self.groups.iter().map(|g| g.count).sum::<u64>() + self.others
+    }
+
+    /// When there is something to tell before the report, if anything failed that was not told: of each reason at once, then
+    /// once a minute.
+    pub fn next_news(&self, now: Instant) -> Option<Instant> {
+        let groups = self.groups.iter().map(|group| group.told.next(group.count, now));
+        groups.chain([self.others_told.next(self.others, now)]).flatten().min()
+    }
+
+    /// What there is to tell now, a line for each reason.
+    pub fn news(&mut self, now: Instant) -> Vec<String> {
+        let due = |told: &Told, count| told.next(count, now).is_some_and(|at| at <= now);
+        let groups = self.groups.iter_mut().filter(|group| due(&group.told, group.count));
+        let mut news: Vec<String> =
+            groups.map(|group| format!("{}: {}", group.told.news(group.count, now), group.text)).collect();
+        if due(&self.others_told, self.others) {
+            news.push(format!("{} for other reasons", self.others_told.news(self.others, now)));
+        }
+        news
     }
 
     /// For the user: a paragraph for each reason, with the numbers of the lines.
@@ -132,6 +195,33 @@ mod tests {
             failures.report(),
             "6 records failed: too late\n  lines 1-3, 7-9\n1 record failed: too large\n  line 20\n"
         );
+    }
+
+    #[test]
+    fn news_come_at_once_and_then_once_a_minute() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(failures.next_news(start), None);
+        for line in 1..=300 {
+            failures.note(line, "expired", || "too late".to_string());
+        }
+        assert_eq!(failures.next_news(at(1)), Some(at(1)));
+        assert_eq!(failures.news(at(1)), ["300 records failed (lines 1-300): too late"]);
+        assert_eq!((failures.next_news(at(2)), failures.news(at(2))), (None, vec![]));
+        failures.note(305, "expired", || unreachable!());
+        failures.note(309, "expired", || unreachable!());
+        failures.note(310, "large", || "too large".to_string());
+        assert_eq!(failures.next_news(at(3)), Some(at(3)));
+        assert_eq!(failures.news(at(3)), ["1 record failed (line 310): too large"]);
+        assert_eq!(failures.next_news(at(4)), Some(at(61)));
+        assert_eq!(failures.news(at(60)), [""; 0]);
+        assert_eq!(failures.news(at(61)), ["2 more records failed (between lines 305 and 309): too late"]);
+        for kind in 0..100 {
+            failures.note(400, &kind.to_string(), || "odd".to_string());
+        }
+        let news = failures.news(at(62));
+        assert!(news.len() == 9 && news[8] == "92 records failed for other reasons", "{news:?}");
+        assert!(failures.report().contains("302 records failed: too late\n  lines 1-300, 305, 309\n"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod diagnose;
 mod escapes;
 mod exit;
 mod failures;
+mod herald;
 mod input;
 mod lines;
 mod log;

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ringmail::{
@@ -15,9 +15,10 @@ use crate::args::ProduceArgs;
 use crate::connect::{build, patience};
 use crate::exit::{Exit, Failure};
 use crate::failures::Failures;
+use crate::herald::{Herald, Ledger};
 use crate::input::Input;
 use crate::lines::{Line, Splitter, split_key};
-use crate::log::{print, say};
+use crate::log::{names_records, print, say};
 use crate::progress::{Progress, Shown, Unit};
 use crate::replay::Failed;
 use crate::settings::Settings;
@@ -51,6 +52,8 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
     };
 
     account.enter(Phase::Sending);
+    names_records();
+    let herald = Herald::start(account.ledger.clone());
     let progress = match args.quiet || input.is_terminal {
         true => Progress::hidden(),
         false => Progress::start(Unit::Bytes, input.size, account.clone()),
@@ -62,7 +65,7 @@ pub fn run(args: &ProduceArgs) -> Result<Exit, Failure> {
     };
     account.advance(Phase::Flushing);
     flush(&producer);
-    drop(progress);
+    drop((progress, herald));
     report(args, &account, started.elapsed());
     let _ = producer.close(Duration::from_secs(5));
     match read {
@@ -112,9 +115,7 @@ fn replay_all(
         };
         let goes_on = match failed {
             Err(why) => {
-                account
-                    .failures()
-                    .note(number, "not a failed record", || format!("not a line of failed records: {why}"));
+                account.note(number, "not a failed record", || format!("not a line of failed records: {why}"));
                 true
             }
             Ok(failed) if failed.possibly_written && !args.replay_possibly_written => {
@@ -131,7 +132,7 @@ fn replay_all(
                     }
                 },
                 Ok(Err(why)) => {
-                    account.failures().note(number, &failed.topic, || why);
+                    account.note(number, &failed.topic, || why);
                     true
                 }
                 Err(failure) => {
@@ -176,7 +177,7 @@ fn send_all(args: &ProduceArgs, topic: &Topic, input: Input, limit: usize, accou
             },
             Line::TooLong(bytes) => {
                 let text = || format!("the line alone has {bytes} bytes, more than max.request.size ({limit}) allows");
-                account.failures().note(number, "too long", text);
+                account.note(number, "too long", text);
                 true
             }
         };
@@ -271,7 +272,7 @@ fn send(topic: &Topic, record: Record<'_>, line: u64, account: &Account) -> Sent
         if wait {
             return Sent::Stop;
         }
-        account.failures().note(line, &format!("{:?}", std::mem::discriminant(&error)), || error.to_string());
+        account.note(line, &format!("{:?}", std::mem::discriminant(&error)), || error.to_string());
         return match error {
             SendError::Closed | SendError::SenderPanicked | SendError::Forked => Sent::Stop,
             SendError::InvalidPartition { .. } => Sent::NoPartition,
@@ -373,12 +374,16 @@ struct Account {
     failed: AtomicU64,
     /// Possibly written records that were not sent again.
     skipped: AtomicU64,
-    failures: Mutex<Failures>,
+    ledger: Arc<Ledger>,
 }
 
 impl Account {
+    fn note(&self, line: u64, kind: &str, text: impl FnOnce() -> String) {
+        self.ledger.note(line, kind, text);
+    }
+
     fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.failures()
     }
 
     fn enter(&self, phase: Phase) {
@@ -431,7 +436,7 @@ impl DeliveryListener for Listener {
             }
             Err(error) => {
                 let kind = format!("{:?} {:?}", error.kind(), error.written());
-                self.0.failures().note(line, &kind, || error.to_string());
+                self.0.note(line, &kind, || error.to_string());
                 self.0.failed.fetch_add(1, Ordering::Relaxed);
             }
         }

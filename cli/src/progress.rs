@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::log;
+
 /// What the bar shows, asked for ten times a second.
 pub trait Shown: Send + Sync + 'static {
     /// How far it is, in the unit of the bar's length.
@@ -57,6 +59,7 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         let (stop, stopped) = channel();
+        log::draw(Some(bar.clone()));
         let drawer = std::thread::spawn(move || draw(&bar, &stopped, &*shown));
         Self { running: Some((stop, drawer)) }
     }
@@ -77,6 +80,7 @@ impl Drop for Progress {
         if let Some((stop, drawer)) = self.running.take() {
             drop(stop);
             let _ = drawer.join();
+            log::draw(None);
         }
     }
 }

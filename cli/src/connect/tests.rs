@@ -178,6 +178,8 @@ fn a_short_limit_is_kept_to() {
         Err(_) if host == Sound => Ok(()),
         Ok(()) => Err("a broker?".into()),
         Err(text) if is_lie(host, &text) => Err("a lie".into()),
+        // Where the machine is busy, not even a name may have been looked up.
+        Err(text) if text.contains("nothing came of it within") => Ok(()),
         Err(text) if !text.contains(host.truth()) => Err("not the truth".into()),
         Err(_) => Ok(()),
     });
