@@ -245,7 +245,6 @@ impl Sender {
         if let Some(id) = &response.cluster_id {
             self.shared.cluster.set_id(id);
         }
-        self.note_metadata(None);
         // Who waits on asks again.
         self.control.growth_wanted = false;
         self.control.last_answer = now;
@@ -261,6 +260,7 @@ impl Sender {
         let mut troubled = trouble.is_some();
         self.shared.set_trouble(trouble.zip(source.as_ref()).map(|(why, source)| format!("{source}: {why}")));
         self.take_brokers();
+        self.note_metadata(None);
         self.throttle(id, response.throttle_ms);
         for (name, change) in changes {
             let Some(at) = self.topic_index.get(&name).map(|at| *at as usize) else { continue };

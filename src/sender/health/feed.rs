@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::words::how_over;
 use super::{Counts, FORGOTTEN, Health, Kind, MINUTE, QUIET, Why};
 use crate::completion::Outcome;
 use crate::error::{DeliveryError, DeliveryErrorKind};
@@ -185,6 +186,9 @@ impl Sender {
             Some(_) => return,
             None => self.end(Kind::Metadata, ""),
         }
+        if wanted_since.is_none() && !self.feed.brokers.is_empty() {
+            self.leave_strangers();
+        }
         self.step_health();
     }
 
@@ -260,7 +264,20 @@ impl Sender {
     }
 
     fn end(&mut self, kind: Kind, subject: &str) {
-        self.feed.health.end(self.now.monotonic, kind, subject, || counts(&self.shared));
+        let how = how_over(kind, subject);
+        self.feed.health.end(self.now.monotonic, kind, subject, &how, || counts(&self.shared));
+    }
+
+    /// There is metadata: who is not in it is not asked any more, be it a bootstrap server or a broker that has left. (The
+    /// same broker may have gone by another name.)
+    fn leave_strangers(&mut self) {
+        let endpoints = self.nodes.values().map(|node| &node.endpoint);
+        let known: Vec<String> = endpoints.map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port)).collect();
+        let strangers = self.feed.brokers.extract_if(.., |name, _| !known.iter().any(|known| **known == **name));
+        for (name, _) in strangers.collect::<Vec<_>>() {
+            let how = format!("broker {name} is not asked any more");
+            self.feed.health.end(self.now.monotonic, Kind::Broker, &name, &how, || counts(&self.shared));
+        }
     }
 
     /// What has no event of its own: does it go on?

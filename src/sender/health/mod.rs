@@ -3,7 +3,7 @@
 //!
 //! | what goes on ([`Kind`]) | it begins when | and is told | it is over when |
 //! |---|---|---|---|
-//! | a broker is out of reach | it could not be connected to after it was lost, or twice (each time at every address of its name), or took all the time that it may for that or for an answer | after 1 s | it gave an answer of use |
+//! | a broker is out of reach | it could not be connected to after it was lost, or twice (each time at every address of its name), or took all the time that it may for that or for an answer | after 1 s | it gave an answer of use, or there is metadata and it is none of the cluster's |
 //! | its connections end again and again | it happened three times within a minute | after 1 s | not for a minute |
 //! | records fail | one did, not because of `close` | at once | others are delivered, or none is left, and none failed for 10 s |
 //! | records of a partition wait | the oldest has for 10 s (a quarter of `delivery.timeout.ms` if that is less) beyond `linger.ms` | at once | none has |
@@ -195,8 +195,8 @@ impl Health {
         }
     }
 
-    /// This is over.
-    pub fn end(&mut self, now: Duration, kind: Kind, subject: &str, counts: impl FnOnce() -> Counts) {
+    /// This is over: `how`, in words.
+    pub fn end(&mut self, now: Duration, kind: Kind, subject: &str, how: &str, counts: impl FnOnce() -> Counts) {
         let states = &mut self.states[kind as usize];
         let Some(state) = states.get_mut(subject).filter(|state| !state.over) else { return };
         (state.over, self.next) = (true, None);
@@ -206,7 +206,7 @@ impl Health {
             }
             let bad = if self.is_bad() { None } else { self.bad.take() };
             let all_well = bad.map(|bad| Standing::of(&bad, now, counts()));
-            self.lines.push(Line { bad: false, kind: Some(kind), text: words::over(kind, subject, all_well) });
+            self.lines.push(Line { bad: false, kind: Some(kind), text: words::over(how, all_well) });
         }
     }
 

@@ -27,9 +27,9 @@ pub fn begun(kind: Kind, subject: &str, why: &Why, time: Duration) -> String {
     }
 }
 
-/// This is over, and perhaps all is.
-pub fn over(kind: Kind, subject: &str, all_well: Option<Standing>) -> String {
-    let mut text = match kind {
+/// This is over.
+pub fn how_over(kind: Kind, subject: &str) -> String {
+    match kind {
         Kind::Broker => format!("broker {subject} answers again"),
         Kind::Topic => format!("topic '{subject}' can be used"),
         Kind::Throttle => format!("broker {subject} throttles this client no more"),
@@ -38,7 +38,12 @@ pub fn over(kind: Kind, subject: &str, all_well: Option<Standing>) -> String {
         Kind::Partition => "no records wait for long any more".to_owned(),
         Kind::Room => "callers find room again".to_owned(),
         Kind::Records => "no more records fail".to_owned(),
-    };
+    }
+}
+
+/// This is over, and perhaps all is.
+pub fn over(how: &str, all_well: Option<Standing>) -> String {
+    let mut text = how.to_owned();
     if let Some(Standing { time, failed, delivered, .. }) = all_well {
         let _ = write!(
             text,

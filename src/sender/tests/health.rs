@@ -413,6 +413,29 @@ fn what_nobody_tries_any_more_is_forgotten() {
     assert_eq!(scene.heard.take(), [""; 0]);
 }
 
+/// A bootstrap server that is gone for ever is told of while the cluster is gone, too, and not for another moment after it
+/// is back: nobody asks that one any more.
+#[test]
+fn a_stale_bootstrap_server_leaves_nothing_behind() {
+    let heard = Heard::of("ringmail::health");
+    let mut stage = Stage::new(BrokerOptions::default(), settings(), "127.0.0.1:1000,127.0.0.1:1999");
+    let topic = stage.topic("t");
+    stage.run(10 * SECOND);
+    stage.kill(&[address(1000)]);
+    let waits = stage.send(&topic, 0);
+    stage.run(30 * SECOND);
+    let said = heard.take();
+    assert!(said.len() == 2 && ["1000", "1999"].iter().all(|port| said.concat().contains(port)), "{said:#?}");
+    stage.hosts.insert(address(1000), Host::Node(0));
+    stage.run(5 * SECOND);
+    assert!(waits.try_result().is_some_and(|result| result.is_ok()));
+    let said = heard.take();
+    assert!(said.iter().any(|line| line.contains("127.0.0.1:1999 is not asked any more")), "{said:#?}");
+    assert!(said.len() == 2 && said[1].contains("all is well"), "{said:#?}");
+    stage.run(5 * MINUTE);
+    assert_eq!(heard.take(), [""; 0]);
+}
+
 /// What `close` gives up is in its report, and no trouble.
 #[test]
 fn a_close_is_no_trouble() {
