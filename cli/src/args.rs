@@ -83,7 +83,7 @@ Exit codes:
   1    at least one record failed, or nobody knows; standard error says which lines and why.
        --replay: also when a line was left out
   2    wrong options or configuration
-  3    no broker answered, or the topic cannot be used; nothing was sent
+  3    no broker answered, or the topic or its partition (-p) cannot be used; nothing was sent
   4    the input could not be read to its end; what had been read was delivered
   130  interrupted (Ctrl-C, SIGTERM); what had been read was delivered. A second Ctrl-C does not wait
 

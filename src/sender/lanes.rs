@@ -415,6 +415,8 @@ impl Sender {
             if negotiating {
                 let progress = connection.progress();
                 format!("{reason} while versions were negotiated{progress}; is this a Kafka broker's port without TLS?")
+            } else if reason.kind() == io::ErrorKind::ConnectionRefused {
+                format!("{reason}; is the broker running, and is this its port?")
             } else {
                 format!("{reason}{}", connection.progress())
             }
