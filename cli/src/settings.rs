@@ -40,10 +40,17 @@ impl Settings {
 
     /// Adds the settings of a file in Java's format.
     pub fn add_file(&mut self, path: &Path) -> Result<(), Failure> {
+        let name = path.display().to_string();
+        match std::fs::read(path) {
+            Ok(file) => self.add_properties(&name, &file),
+            Err(error) => Err(Failure::new(Exit::Usage, format!("cannot read {name}: {error}"))),
+        }
+    }
+
+    /// Adds those of a file that was read.
+    pub fn add_properties(&mut self, name: &str, file: &[u8]) -> Result<(), Failure> {
         let wrong = |text: String| Failure { exit: Exit::Usage, text };
-        let name = path.display();
-        let file = std::fs::read(path).map_err(|e| wrong(format!("cannot read {name}: {e}")))?;
-        let properties = properties::read(&file).map_err(|(line, why)| wrong(format!("{name}:{line}: {why}")))?;
+        let properties = properties::read(file).map_err(|(line, why)| wrong(format!("{name}:{line}: {why}")))?;
         for Property { line, key, value } in properties {
             match value {
                 Some(value) if !key.trim().is_empty() => self.set(&key, &value),
