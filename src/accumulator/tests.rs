@@ -225,7 +225,7 @@ fn a_large_record_has_its_own_run() {
 
 #[test]
 fn several_mib_in_one_run() {
-    let (mib, len) = if cfg!(miri) { (6, 1_100_000) } else { (32, 10_000_000) };
+    let (mib, len) = if cfg!(miri) { (4, 1_300_000) } else { (32, 10_000_000) };
     let config = AccumulatorConfig { buffer_memory: mib << 20, max_request_size: 20 << 20, ..Default::default() };
     let (accumulator, mut drain, partition) = new(config);
     let large = (0..=255).collect::<Vec<u8>>().repeat(len / 256);

@@ -112,6 +112,7 @@ fn neighbours_for_large_records() {
 /// One broker's runs lie in blocks of its own: when the others have given theirs back, there is one large piece,
 /// however the takes of both were mixed.
 #[test]
+#[cfg_attr(miri, ignore = "thousands of runs: minutes")]
 fn what_a_broker_holds_lies_together() {
     let pool = Pool::new(32 << 10).unwrap();
     let (stuck, other) = (pool.add_broker(), pool.add_broker());
@@ -167,7 +168,7 @@ fn runs_never_overlap() {
     let work = |thread: u32| {
         let (mut held, mut seed) = (vec![], u64::from(thread) * 77 + 1);
         let (mut ticket, mut needs) = (pool.asks.ticket(), 700);
-        for _ in 0..if cfg!(miri) { 100 } else { 20_000 } {
+        for _ in 0..if cfg!(miri) { 30 } else { 20_000 } {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
