@@ -133,6 +133,9 @@ pub struct Request {
     pub bytes: usize,
 }
 
+/// What brokers ask a KRaft controller (KIP-631), and nobody a broker.
+const BROKER_HEARTBEAT: i16 = 63;
+
 /// The version of each API to use on one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Versions {
@@ -155,6 +158,9 @@ impl Versions {
         let missing = |name: &str, ours: &str| {
             format!("it offers no version of {name} that this client speaks ({ours}): Kafka 0.11 or later is needed")
         };
+        if apis.iter().all(|api| api.key != ApiKey::PRODUCE.0) && apis.iter().any(|api| api.key == BROKER_HEARTBEAT) {
+            return Err("a Kafka controller answers here, not a broker: use a broker's port".into());
+        }
         Ok(Self {
             produce: best(ApiKey::PRODUCE, produce::VERSIONS).ok_or_else(|| missing("Produce", "3 to 13"))?,
             metadata: best(ApiKey::METADATA, metadata::VERSIONS).ok_or_else(|| missing("Metadata", "1 to 13"))?,
@@ -352,6 +358,8 @@ mod tests {
         assert_eq!(versions, Versions { produce: 11, metadata: 13, init_producer_id: Some(1) });
         let ancient = [api(ApiKey::PRODUCE, 0, 2), api(ApiKey::METADATA, 0, 1)];
         assert!(Versions::negotiate(&ancient).unwrap_err().contains("Produce"));
+        let controller = [api(ApiKey::API_VERSIONS, 0, 4), api(ApiKey(BROKER_HEARTBEAT), 0, 1)];
+        assert!(Versions::negotiate(&controller).unwrap_err().contains("controller"));
         let future = [api(ApiKey::PRODUCE, 14, 20), api(ApiKey::METADATA, 0, 1)];
         assert!(Versions::negotiate(&future).is_err());
         assert!(Versions::negotiate(&[]).is_err());
