@@ -297,7 +297,7 @@ impl Accumulator {
     }
 
     /// The same, counted where the pieces lie. Exact while nobody takes, puts or asks.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn free_in_pieces(&self) -> usize {
         self.pool.free_in_pieces() as usize * UNIT
     }

@@ -193,7 +193,7 @@ impl Pool {
     }
 
     /// Units in free runs. Exact while nobody takes, puts or asks.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn free_in_pieces(&self) -> u32 {
         let count = |level: &Level| level.count_free(0..level.words.len() as u32 * 64);
         let shelves = std::iter::once(0).chain(self.others(0)).map(|home| self.shelf(home));
