@@ -140,10 +140,11 @@ impl Asks {
                 line.asks.len() - 1
             });
             line.asks[at].seen = line.tick;
-            if line.asks[at].share != share {
-                // Its partition has another leader now.
+            if line.asks[at].share != share || line.asks[at].parts != parts {
+                // Its partition has another leader now, or it needs another run than before.
                 pool.give_back(line.asks[at].window.take());
                 line.asks[at].share = share;
+                line.asks[at].parts = parts;
             }
             let first = !line.asks[..at].iter().any(|ask| ask.share == share);
             // A broker that holds its share already keeps nothing from others.

@@ -94,7 +94,7 @@ pub struct Run {
 }
 
 /// How a single record's run is made up: of `count` neighbours of class `part`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Parts {
     /// The smallest class that has so many units.
     class: usize,

@@ -151,6 +151,23 @@ fn a_share_without_blocks_takes_from_others() {
     assert_eq!(pool.runs(0).1, 16, "what was taken from another's shelf went back there");
 }
 
+/// What was collected for a large run is no small one's, however often a caller thinks better of it.
+#[test]
+fn an_ask_for_another_size_loses_nothing() {
+    let pool = Pool::new(64).unwrap();
+    let all: Vec<_> = (0..64).map(|_| take(&pool, 0, 0).unwrap()).collect();
+    let ticket = pool.asks.ticket();
+    let mut back: Vec<_> = all.into_iter().filter(|run| ![1, 5].contains(&run.index)).collect();
+    back.drain(..8).for_each(|run| pool.put(run));
+    for needs in [8, 1, 64, 3, 12] {
+        let run = pool.asks.collect(&pool, ticket, needs, 0);
+        assert!(run.is_none_or(|run| run.units >= needs), "{run:?} for {needs}");
+        run.into_iter().for_each(|run| pool.put(run));
+    }
+    pool.asks.leave(&pool, ticket);
+    assert_eq!((pool.free_in_pieces(), pool.shares.free()), (8, 8));
+}
+
 /// Random sizes from several threads and shares; each marks its runs, so that an overlap is seen. One of them asks for
 /// large runs, comes back, or forgets it.
 #[test]
