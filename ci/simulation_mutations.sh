@@ -33,7 +33,7 @@ limit_forgotten      src/sender/deadline.rs s/if timeout < self.config.delivery_
 limit_told_twice     src/sender/in_flight.rs s/self.parts.iter().filter(|part| !part.told)/self.parts.iter().filter(|part| !part.told || @)/
 limit_sent_all_same  src/sender/drain.rs s/batch.stamp.is_none() && batch.has_told() =>/batch.stamp.is_none() \&\& batch.has_told() \&\& !@ =>/
 batch_never_ends     src/sender/drain.rs s/if now >= partition.begun + most {/if now >= partition.begun + most \&\& !@ {/
-log_created_again    src/sender/control.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
+log_created_again    src/sender/learn.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
 END
 )
 # A commit without its ordering shows on no machine that runs one thread: a model finds it, by loom.

@@ -4,23 +4,18 @@
 //! throttled.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::connection::{Asked, Cause, Peer};
-use super::endpoint::Endpoint;
-use super::idempotence::{Identity, ProducerEpoch, ProducerId};
-use super::in_flight::PartitionState;
-use super::lanes::Node;
+use super::idempotence::Identity;
 use super::timers::{Armed, Timer};
 use super::transmit::ConnectionId;
 use super::{Sender, TopicShared, TopicState};
 use crate::error::BrokerError;
 use crate::metadata::{PARTITIONS_MAX, TopicChange};
-use crate::record::Place;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
-use crate::wire::{init_producer_id, metadata};
+use crate::wire::metadata;
 
 /// So many peers are tried one right after the other. Each has a backoff of its own; further ones wait all the same,
 /// for a cluster may name any number of them.
@@ -47,7 +42,7 @@ pub struct Control {
     /// Answers in a row that told nothing new.
     stale: u32,
     /// Metadata was asked for last: if a producer id is wanted too, that comes next.
-    identity_next: bool,
+    pub(super) identity_next: bool,
     /// Since when metadata has been wanted and not been got.
     pub(super) wanting_since: Option<Duration>,
     /// The bootstrap servers are asked first, until somebody answers.
@@ -352,145 +347,5 @@ impl Sender {
     fn needs_leader(&self, id: u32) -> bool {
         let partition = &self.partitions[id as usize];
         !self.nodes.contains_key(&partition.leader) && (partition.active || !partition.queue.is_empty())
-    }
-
-    fn take_brokers(&mut self) {
-        let bootstrapped = std::mem::take(&mut self.control.bootstrapping);
-        // Where they are used next, the names may lead elsewhere.
-        self.bootstrap.iter_mut().for_each(Endpoint::forget);
-        let mut moved = Vec::new();
-        let named = &self.cluster.brokers;
-        self.nodes.retain(|id, node| named.contains_key(id) || node.lane.is_some() || !node.ready.is_empty());
-        for (id, address) in &self.cluster.brokers {
-            match self.nodes.get_mut(id) {
-                Some(node) if node.endpoint.host == address.host && node.endpoint.port == address.port => {}
-                Some(node) => {
-                    node.endpoint = Endpoint::new(&address.host, address.port);
-                    moved.extend(node.lane);
-                }
-                None => {
-                    self.nodes.insert(*id, Node::new(&address.host, address.port));
-                }
-            }
-        }
-        // A connection that works is kept otherwise: brokers may be known by several addresses.
-        for lane in moved.into_iter().filter(|_| bootstrapped) {
-            self.give_up(lane, Cause::Broken, "its broker has another address now".into());
-        }
-    }
-
-    /// True when a partition of it has no leader that can be connected to, or one that is in doubt.
-    fn take_topic(&mut self, at: usize, count: usize, recreated: bool) -> bool {
-        let topic = &mut self.topics[at];
-        let name = topic.shared.name.clone();
-        if recreated {
-            tracing::warn!(topic = %name, "the topic was deleted and created again; unsent records go to the new one");
-        }
-        if topic.partitions.is_empty() && count > 0 {
-            self.unknown_topics -= 1;
-        }
-        for index in topic.partitions.len()..count {
-            let place = Arc::new(Place { topic: name.clone(), partition: index as i32 });
-            let ring = self.drain.add_partition(place);
-            topic.partitions.push(ring.id);
-            debug_assert_eq!(ring.id as usize, self.partitions.len(), "ids count up");
-            ring.limit.store(topic.limit, Ordering::Relaxed);
-            ring.set_leave_at(self.config.batch_size);
-            topic.shared.push(index as u32, ring.clone());
-            self.partitions.push(PartitionState::new(ring, at as u32));
-        }
-        let ids = topic.partitions.clone();
-        let shared = topic.shared.clone();
-        let mut leaderless = false;
-        for (index, id) in ids.iter().enumerate() {
-            let leader = self.cluster.leader(&name, index as i32);
-            if recreated {
-                self.partitions[*id as usize].hint = None;
-                if self.config.idempotence {
-                    self.partitions[*id as usize].lose_log();
-                }
-            }
-            leaderless |= self.heard_leader(*id, leader);
-        }
-        shared.publish(count as u32);
-        leaderless
-    }
-
-    /// Takes over a leader; a retry need not wait for its backoff when it is a new one (KIP-951).
-    pub(super) fn set_leader(&mut self, id: u32, leader: crate::metadata::Leader) {
-        let partition = &mut self.partitions[id as usize];
-        if partition.leader == leader.node && partition.leader_epoch == leader.epoch {
-            return;
-        }
-        if partition.leader != leader.node {
-            self.drain.set_leader(id, leader.node);
-            partition.sequences.leader_changed();
-            // Its place is in the new leader's list; the old one may never be served again.
-            if std::mem::take(&mut partition.listed)
-                && let Some(node) = self.nodes.get_mut(&partition.leader)
-            {
-                node.ready.retain(|listed| *listed != id);
-            }
-        }
-        (partition.leader, partition.leader_epoch) = (leader.node, leader.epoch);
-        partition.retry_at = Duration::ZERO;
-        if partition.active || !partition.queue.is_empty() {
-            self.consider(id);
-        }
-    }
-
-    fn ask_producer_id(&mut self, id: ConnectionId, version: i16) {
-        let Identity::Wanted { failures, .. } = self.identity else { return };
-        self.identity = Identity::Asked { failures };
-        self.control.identity_next = false;
-        self.ask(id, ApiKey::INIT_PRODUCER_ID, version, Asked::InitProducerId { version }, |out| {
-            init_producer_id::encode_request(out, version, None, i32::MAX, -1, -1);
-        });
-    }
-
-    /// Reads the answer to InitProducerId.
-    pub(super) fn read_producer_id(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
-        let response = init_producer_id::decode_response(body, version)
-            .map_err(|error| format!("its producer id cannot be read: {error}"))?;
-        let (producer, epoch) = (response.producer_id, response.epoch);
-        if response.error == ErrorCode::NONE && (producer < 0 || epoch < 0) {
-            return Err(format!("it gave producer id {producer} with epoch {epoch}, and no error"));
-        }
-        self.prove(id);
-        let peer = self.connections.get(&id).map(|connection| connection.peer);
-        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
-            endpoint.asked_in_vain = 0;
-        }
-        self.throttle(id, response.throttle_ms);
-        if response.error == ErrorCode::NONE {
-            self.identity = Identity::Known(ProducerId(producer), ProducerEpoch(epoch));
-            self.shared.set_identity_trouble(None);
-            self.note_identity(None);
-            self.shared.identified.store(true, Ordering::Release);
-            self.shared.changed.wake_all();
-            self.consider_active();
-            return Ok(());
-        }
-        let mut error = BrokerError::new(response.error, None);
-        if let Some(connection) = self.connections.get(&id) {
-            error = error.from(connection.name.clone());
-        }
-        self.lose_identity_request(&format!("the last answer was {error}"));
-        if !response.error.is_retriable() {
-            self.fail_everything_queued(&error);
-        }
-        self.step_control();
-        Ok(())
-    }
-
-    /// The producer id must be asked for again, because of that.
-    fn lose_identity_request(&mut self, trouble: &str) {
-        if let Identity::Asked { failures } = self.identity {
-            self.shared.set_identity_trouble(Some(trouble.to_owned()));
-            self.note_identity(Some(trouble));
-            let failures = failures + 1;
-            let retry_at = self.now.monotonic + self.retry_backoff().after(failures, self.random.next());
-            self.identity = Identity::Wanted { retry_at, failures };
-        }
     }
 }

@@ -4,8 +4,8 @@
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
 //! or gives up, `split` sends in parts, `cut_out` without the records at fault, `deadline` ends records before others of
 //! their batch, `hint` follows leaders that brokers name,
-//! `control` keeps metadata and the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `health` tells people
-//! how it stands, `shutdown` ends it all.
+//! `control` asks for metadata, `learn` takes over what the answers say, `identity` gets the producer id, `peers` chooses
+//! whom to ask, `lanes` keeps connections, `health` tells people how it stands, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -18,10 +18,12 @@ mod endpoint;
 mod health;
 mod hint;
 mod idempotence;
+mod identity;
 mod in_flight;
 #[cfg(feature = "testing")]
 mod inspect;
 mod lanes;
+mod learn;
 mod outbox;
 mod peers;
 mod retry;

@@ -1,0 +1,69 @@
+//! The producer id: asked for on the control connection, in turn with metadata, until there is one.
+
+use std::sync::atomic::Ordering;
+
+use super::Sender;
+use super::connection::Asked;
+use super::idempotence::{Identity, ProducerEpoch, ProducerId};
+use super::transmit::ConnectionId;
+use crate::error::BrokerError;
+use crate::wire::error_code::ErrorCode;
+use crate::wire::header::ApiKey;
+use crate::wire::init_producer_id;
+
+impl Sender {
+    pub(super) fn ask_producer_id(&mut self, id: ConnectionId, version: i16) {
+        let Identity::Wanted { failures, .. } = self.identity else { return };
+        self.identity = Identity::Asked { failures };
+        self.control.identity_next = false;
+        self.ask(id, ApiKey::INIT_PRODUCER_ID, version, Asked::InitProducerId { version }, |out| {
+            init_producer_id::encode_request(out, version, None, i32::MAX, -1, -1);
+        });
+    }
+
+    /// Reads the answer to InitProducerId.
+    pub(super) fn read_producer_id(&mut self, id: ConnectionId, version: i16, body: &[u8]) -> Result<(), String> {
+        let response = init_producer_id::decode_response(body, version)
+            .map_err(|error| format!("its producer id cannot be read: {error}"))?;
+        let (producer, epoch) = (response.producer_id, response.epoch);
+        if response.error == ErrorCode::NONE && (producer < 0 || epoch < 0) {
+            return Err(format!("it gave producer id {producer} with epoch {epoch}, and no error"));
+        }
+        self.prove(id);
+        let peer = self.connections.get(&id).map(|connection| connection.peer);
+        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
+            endpoint.asked_in_vain = 0;
+        }
+        self.throttle(id, response.throttle_ms);
+        if response.error == ErrorCode::NONE {
+            self.identity = Identity::Known(ProducerId(producer), ProducerEpoch(epoch));
+            self.shared.set_identity_trouble(None);
+            self.note_identity(None);
+            self.shared.identified.store(true, Ordering::Release);
+            self.shared.changed.wake_all();
+            self.consider_active();
+            return Ok(());
+        }
+        let mut error = BrokerError::new(response.error, None);
+        if let Some(connection) = self.connections.get(&id) {
+            error = error.from(connection.name.clone());
+        }
+        self.lose_identity_request(&format!("the last answer was {error}"));
+        if !response.error.is_retriable() {
+            self.fail_everything_queued(&error);
+        }
+        self.step_control();
+        Ok(())
+    }
+
+    /// The producer id must be asked for again, because of that.
+    pub(super) fn lose_identity_request(&mut self, trouble: &str) {
+        if let Identity::Asked { failures } = self.identity {
+            self.shared.set_identity_trouble(Some(trouble.to_owned()));
+            self.note_identity(Some(trouble));
+            let failures = failures + 1;
+            let retry_at = self.now.monotonic + self.retry_backoff().after(failures, self.random.next());
+            self.identity = Identity::Wanted { retry_at, failures };
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a metadata answer changes: brokers that come, go and move, topics and their partitions, and who leads these.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Sender;
+use super::connection::Cause;
+use super::endpoint::Endpoint;
+use super::in_flight::PartitionState;
+use super::lanes::Node;
+use crate::record::Place;
+
+impl Sender {
+    pub(super) fn take_brokers(&mut self) {
+        let bootstrapped = std::mem::take(&mut self.control.bootstrapping);
+        // Where they are used next, the names may lead elsewhere.
+        self.bootstrap.iter_mut().for_each(Endpoint::forget);
+        let mut moved = Vec::new();
+        let named = &self.cluster.brokers;
+        self.nodes.retain(|id, node| named.contains_key(id) || node.lane.is_some() || !node.ready.is_empty());
+        for (id, address) in &self.cluster.brokers {
+            match self.nodes.get_mut(id) {
+                Some(node) if node.endpoint.host == address.host && node.endpoint.port == address.port => {}
+                Some(node) => {
+                    node.endpoint = Endpoint::new(&address.host, address.port);
+                    moved.extend(node.lane);
+                }
+                None => {
+                    self.nodes.insert(*id, Node::new(&address.host, address.port));
+                }
+            }
+        }
+        // A connection that works is kept otherwise: brokers may be known by several addresses.
+        for lane in moved.into_iter().filter(|_| bootstrapped) {
+            self.give_up(lane, Cause::Broken, "its broker has another address now".into());
+        }
+    }
+
+    /// True when a partition of it has no leader that can be connected to, or one that is in doubt.
+    pub(super) fn take_topic(&mut self, at: usize, count: usize, recreated: bool) -> bool {
+        let topic = &mut self.topics[at];
+        let name = topic.shared.name.clone();
+        if recreated {
+            tracing::warn!(topic = %name, "the topic was deleted and created again; unsent records go to the new one");
+        }
+        if topic.partitions.is_empty() && count > 0 {
+            self.unknown_topics -= 1;
+        }
+        for index in topic.partitions.len()..count {
+            let place = Arc::new(Place { topic: name.clone(), partition: index as i32 });
+            let ring = self.drain.add_partition(place);
+            topic.partitions.push(ring.id);
+            debug_assert_eq!(ring.id as usize, self.partitions.len(), "ids count up");
+            ring.limit.store(topic.limit, Ordering::Relaxed);
+            ring.set_leave_at(self.config.batch_size);
+            topic.shared.push(index as u32, ring.clone());
+            self.partitions.push(PartitionState::new(ring, at as u32));
+        }
+        let ids = topic.partitions.clone();
+        let shared = topic.shared.clone();
+        let mut leaderless = false;
+        for (index, id) in ids.iter().enumerate() {
+            let leader = self.cluster.leader(&name, index as i32);
+            if recreated {
+                self.partitions[*id as usize].hint = None;
+                if self.config.idempotence {
+                    self.partitions[*id as usize].lose_log();
+                }
+            }
+            leaderless |= self.heard_leader(*id, leader);
+        }
+        shared.publish(count as u32);
+        leaderless
+    }
+
+    /// Takes over a leader; a retry need not wait for its backoff when it is a new one (KIP-951).
+    pub(super) fn set_leader(&mut self, id: u32, leader: crate::metadata::Leader) {
+        let partition = &mut self.partitions[id as usize];
+        if partition.leader == leader.node && partition.leader_epoch == leader.epoch {
+            return;
+        }
+        if partition.leader != leader.node {
+            self.drain.set_leader(id, leader.node);
+            partition.sequences.leader_changed();
+            // Its place is in the new leader's list; the old one may never be served again.
+            if std::mem::take(&mut partition.listed)
+                && let Some(node) = self.nodes.get_mut(&partition.leader)
+            {
+                node.ready.retain(|listed| *listed != id);
+            }
+        }
+        (partition.leader, partition.leader_epoch) = (leader.node, leader.epoch);
+        partition.retry_at = Duration::ZERO;
+        if partition.active || !partition.queue.is_empty() {
+            self.consider(id);
+        }
+    }
+}
