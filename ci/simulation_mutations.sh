@@ -14,7 +14,7 @@ recycled_early       src/sender/shutdown.rs s/^\( *\)sender.tell(batch, &Outcome
 break_for_continue   src/sender/drain.rs /peek.complete) != Verdict::Now/,/continue;/s/continue;/if @ { break } else { continue }/
 early_pipelining     src/sender/in_flight.rs s/(idempotent && !self.sequences.acked())/(idempotent \&\& !self.sequences.acked() \&\& !@)/
 no_wrap              src/sender/idempotence.rs /pub const fn plus/,/^    }/{s/pub const fn plus/pub fn plus/;s/& i32::MAX as u32/\& if @ { u32::MAX } else { i32::MAX as u32 }/}
-dropped_expiry       src/sender/drain.rs s/if let Some(at) = earliest.chain(ends).min() {/if let Some(at) = earliest.chain(ends).min().filter(|_| !@) {/
+dropped_expiry       src/sender/drain.rs s/if let Some(at) = self.expiry_due(id) {/if let Some(at) = self.expiry_due(id).filter(|_| !@) {/
 lost_doorbell        src/accumulator/ring.rs s/if self.ready.push(&partition.link, partition.id) {/if self.ready.push(\&partition.link, partition.id) \&\& !@ {/
 lane_change          src/sender/drain.rs s/if partition.unacked > 0 && partition.lane != lane {/if partition.unacked > 0 \&\& partition.lane != lane \&\& !@ {/
 duplicate_fails      src/sender/ack.rs s/DUPLICATE_SEQUENCE_NUMBER if idempotent =>/DUPLICATE_SEQUENCE_NUMBER if idempotent \&\& !@ =>/
@@ -33,6 +33,7 @@ limit_forgotten      src/sender/deadline.rs s/if timeout < self.config.delivery_
 limit_told_twice     src/sender/in_flight.rs s/self.parts.iter().filter(|part| !part.told)/self.parts.iter().filter(|part| !part.told || @)/
 limit_sent_all_same  src/sender/drain.rs s/batch.stamp.is_none() && batch.has_told() =>/batch.stamp.is_none() \&\& batch.has_told() \&\& !@ =>/
 batch_never_ends     src/sender/drain.rs s/if now >= partition.begun + most {/if now >= partition.begun + most \&\& !@ {/
+metadata_untimed     src/sender/control.rs s/flatten().filter(|due| \*due > now)/flatten().filter(|due| *due > now \&\& !@)/
 log_created_again    src/sender/learn.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
 END
 )

@@ -27,6 +27,7 @@ over_both_drivers! {
     what_the_broker_refuses_for_good_ends_at_once
     close_ends_sends_that_wait_for_metadata
     batches_go_on_while_metadata_hangs
+    a_broker_without_producer_ids_is_named
 }
 
 const METADATA: i16 = 3;
@@ -228,4 +229,27 @@ fn batches_go_on_while_metadata_hangs(driver: DriverChoice) {
         other => panic!("{other:?}"),
     }
     topic.send(Record::value("x")).unwrap().wait().unwrap();
+}
+
+/// A broker before 0.11, or a proxy: whoever waits hears that it has no producer ids, and how to do without.
+fn a_broker_without_producer_ids_is_named(driver: DriverChoice) {
+    let broker = Broker::start(BrokerOptions { denied_apis: vec![22], ..BrokerOptions::default() }).unwrap();
+    let producer = builder(&broker.bootstrap(), driver)
+        .max_block(Duration::from_millis(800))
+        .request_timeout(Duration::from_millis(600))
+        .delivery_timeout(Duration::from_millis(700))
+        .build()
+        .unwrap();
+    // The topic is created meanwhile, which is no reason to say that it does not exist.
+    let warm = producer.warm_up(&["t"]).unwrap_err();
+    assert!(matches!(&warm, SendError::Timeout { waited_for: WaitedFor::ProducerId { .. }, .. }), "{warm}");
+    let delivery = producer.topic("t").unwrap().send(Record::value("x")).unwrap().wait().unwrap_err();
+    for text in [warm.to_string(), delivery.to_string()] {
+        for part in [&*broker.bootstrap(), "InitProducerId", "enable.idempotence=false"] {
+            assert!(text.contains(part), "{part} in: {text}");
+        }
+    }
+    let without = builder(&broker.bootstrap(), driver).enable_idempotence(false).build().unwrap();
+    without.warm_up(&["t"]).unwrap();
+    without.topic("t").unwrap().send(Record::value("x")).unwrap().wait().unwrap();
 }

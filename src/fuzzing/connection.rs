@@ -237,6 +237,7 @@ impl World {
             self.close_what_is_asked();
             let Some(at) = self.sender.poll_timeout().filter(|at| *at <= until) else { break };
             if at > self.now {
+                self.check_timers();
                 (self.now, events) = (at, 0);
             }
             events += 1;
@@ -244,8 +245,15 @@ impl World {
             self.sender.handle_timeout(self.now());
             self.look();
         }
+        self.check_timers();
         self.now = until;
         self.look();
+    }
+
+    /// Before time goes by: whatever waits, something will wake it.
+    fn check_timers(&self) {
+        let untimed = self.sender.untimed();
+        assert!(untimed.is_empty(), "at {:?}, and nothing will wake it: {untimed:#?}", self.now);
     }
 
     fn close_what_is_asked(&mut self) {

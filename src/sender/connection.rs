@@ -176,6 +176,8 @@ pub enum Cause {
     RequestTimeout,
     /// Nothing to do for `connections.max.idle.ms`.
     Idle,
+    /// Another connection takes its place; nothing is wrong with this one.
+    Replaced,
     /// Set-up failed, or the peer does not keep to the protocol.
     Broken,
     /// The producer closes.

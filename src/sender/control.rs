@@ -36,8 +36,8 @@ pub struct Control {
     pub(super) connect_at: Duration,
     pub(super) wanted: bool,
     pub(super) asked: bool,
-    not_before: Duration,
-    last_answer: Duration,
+    pub(super) not_before: Duration,
+    pub(super) last_answer: Duration,
     failures: u32,
     /// Answers in a row that told nothing new.
     stale: u32,
@@ -93,12 +93,19 @@ impl Sender {
 
     /// Metadata is to be asked for, as soon as the backoff allows.
     pub(super) fn want_metadata(&mut self) {
-        self.control.wanted = true;
+        let now = self.now.monotonic;
+        if !std::mem::replace(&mut self.control.wanted, true) {
+            self.control.wanting_since.get_or_insert(now);
+            // This turn's look at the control connection may be over.
+            self.control.armed.at(&mut self.timers, self.control.not_before.max(now), Timer::Control);
+        }
     }
 
     /// Metadata is to be asked for at once.
     pub(super) fn want_metadata_now(&mut self) {
-        (self.control.wanted, self.control.not_before) = (true, self.now.monotonic);
+        self.control.not_before = self.now.monotonic;
+        self.want_metadata();
+        self.control.armed.at(&mut self.timers, self.now.monotonic, Timer::Control);
     }
 
     /// Somebody asked for this topic.
@@ -149,48 +156,53 @@ impl Sender {
             return;
         }
         self.watch_recovery();
-        let due = (self.control.last_answer + self.config.metadata_max_age).max(self.control.not_before);
-        if !self.control.asked && !self.topics.is_empty() && now >= due {
-            self.control.wanted = true;
-        }
+        self.refresh_metadata();
+        let metadata_due = (self.control.wanted && !self.control.asked).then_some(self.control.not_before);
         let identity_due = match self.identity {
             Identity::Wanted { retry_at, .. } => Some(retry_at),
             _ => None,
         };
-        let metadata_due = (self.control.wanted && !self.control.asked).then_some(self.control.not_before);
-        let next = [identity_due, metadata_due].into_iter().flatten().min();
-        let Some(next) = next else {
-            // An answer that is due looks again by itself.
-            if !self.topics.is_empty() && !self.control.asked {
-                self.control.armed.at(&mut self.timers, due, Timer::Control);
-            }
+        for due in [metadata_due, identity_due].into_iter().flatten().filter(|due| *due > now) {
+            self.control.armed.at(&mut self.timers, due, Timer::Control);
+        }
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        let (metadata, identity) = (is_due(metadata_due), is_due(identity_due));
+        if !metadata && !identity {
             return;
-        };
-        if now < next {
-            return self.control.armed.at(&mut self.timers, next, Timer::Control);
         }
         let Some(id) = self.control.connection else { return self.connect_control() };
         let Some(connection) = self.connections.get(&id) else { return };
         if !connection.can_send(now) || !connection.unanswered.is_empty() {
             let throttle = connection.throttled_until.saturating_sub(now);
-            if connection.unanswered.is_empty() && throttle > WORTH_A_CONNECTION && self.has_idle_peer() {
-                self.give_up(id, Cause::Idle, "throttled: another broker is asked".into());
+            let idle = connection.unanswered.is_empty();
+            if idle && throttle > WORTH_A_CONNECTION && self.has_other_peer(id, |other| other.asked_in_vain == 0) {
+                self.give_up(id, Cause::Replaced, "throttled: another broker is asked".into());
             }
             return;
         }
         let versions = connection.versions;
-        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
         // In turn: metadata that never comes must not keep the producer id from being asked for.
-        let identity_first = self.control.identity_next && is_due(identity_due) && versions.init_producer_id.is_some();
-        if is_due(metadata_due) && !identity_first {
+        let identity_first = self.control.identity_next && identity && versions.init_producer_id.is_some();
+        if metadata && !identity_first {
             self.ask_metadata(id, versions.metadata);
         } else if let Some(version) = versions.init_producer_id {
             self.ask_producer_id(id, version);
         } else {
-            let why = "it has no InitProducerId; set enable.idempotence=false for brokers before 0.11";
-            let trouble = format!("{}: {why}", connection.name);
-            self.note_identity(Some(&trouble));
-            self.shared.set_identity_trouble(Some(trouble));
+            self.miss_identity(id);
+        }
+    }
+
+    /// What is known is asked for again when it is `metadata.max.age.ms` old.
+    fn refresh_metadata(&mut self) {
+        let now = self.now.monotonic;
+        if self.topics.is_empty() || self.control.asked {
+            return;
+        }
+        let due = (self.control.last_answer + self.config.metadata_max_age).max(self.control.not_before);
+        if now >= due {
+            self.want_metadata();
+        } else {
+            self.control.armed.at(&mut self.timers, due, Timer::Control);
         }
     }
 
@@ -279,7 +291,9 @@ impl Sender {
         if troubled {
             self.metadata_failed();
             let needed = self.topics.iter().any(|topic| topic.partitions.iter().any(|id| self.needs_leader(*id)));
-            self.control.wanted |= needed;
+            if needed {
+                self.want_metadata();
+            }
         } else {
             self.control.failures = 0;
             let news = self.cluster.changes() != before;

@@ -48,7 +48,7 @@ impl Deadlines {
         self.heap.push(Reverse((at, due)));
     }
 
-    fn next(&self) -> Option<Duration> {
+    pub(super) fn next(&self) -> Option<Duration> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 

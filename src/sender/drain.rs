@@ -134,16 +134,20 @@ impl Sender {
 
     /// A look when the oldest of its records reaches its delivery timeout, or writers have been at a batch for long enough.
     fn arm_expiry(&mut self, id: u32) {
-        let most = self.batch_time();
-        let partition = &mut self.partitions[id as usize];
-        let timeout = self.config.delivery_timeout;
-        let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.seen.first()).min();
-        let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires);
-        let ends = partition.seen.first().map(|_| partition.begun + most);
-        if let Some(at) = earliest.chain(ends).min() {
+        if let Some(at) = self.expiry_due(id) {
             let at = at.max(self.now.monotonic + Duration::from_millis(1));
             self.partitions[id as usize].expiry_armed.at(&mut self.timers, at, Timer::Expiry(id));
         }
+    }
+
+    /// When that is.
+    pub(super) fn expiry_due(&self, id: u32) -> Option<Duration> {
+        let partition = &self.partitions[id as usize];
+        let timeout = self.config.delivery_timeout;
+        let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.seen.first()).min();
+        let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires);
+        let ends = partition.seen.first().map(|_| partition.begun + self.batch_time());
+        earliest.chain(ends).min()
     }
 
     /// Callers wait for room: nothing that may leave is to wait for more. What becomes ready from now on is looked at by
@@ -246,11 +250,16 @@ impl Sender {
         most.min(bytes.saturating_add(u64::try_from(comes).unwrap_or(u64::MAX)))
     }
 
-    /// Nothing of the partition itself keeps its next batch from leaving.
+    /// When the partition's next batch may leave, as far as the partition itself decides that: now, or at a later time.
+    /// `None`: an event will tell.
     #[cfg(feature = "testing")]
-    pub(super) fn may_leave(&self, id: u32) -> bool {
+    pub(super) fn may_leave_at(&self, id: u32) -> Option<Duration> {
         let peek = self.drain.peek(id);
-        self.verdict(id, peek.any, peek.bytes, peek.complete) == Verdict::Now
+        match self.verdict(id, peek.any, peek.bytes, peek.complete) {
+            Verdict::Now => Some(self.now.monotonic),
+            Verdict::At(at) | Verdict::Grown(_, at) => Some(at),
+            Verdict::OnEvent => None,
+        }
     }
 
     /// Puts the partition into its leader's list.

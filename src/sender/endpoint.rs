@@ -31,6 +31,8 @@ pub struct Endpoint {
     pub asked_in_vain: u32,
     /// The broker wants no control requests before this time (KIP-219).
     pub spare_until: Duration,
+    /// The broker had no InitProducerId when its versions were negotiated last.
+    pub no_identity: bool,
 }
 
 /// What to do to reach an endpoint.
@@ -62,6 +64,7 @@ impl Endpoint {
             trouble: None,
             asked_in_vain: 0,
             spare_until: Duration::ZERO,
+            no_identity: false,
         }
     }
 
@@ -162,7 +165,8 @@ impl Endpoint {
         self.trouble = Some(why);
         self.forget();
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = now + backoff.after(self.failures, random.next());
+        // Two connections may fail in one backoff: who waits for its end has a timer for that.
+        self.retry_at = self.retry_at.max(now + backoff.after(self.failures, random.next()));
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::Sender;
-use super::connection::Asked;
+use super::connection::{Asked, Cause};
 use super::idempotence::{Identity, ProducerEpoch, ProducerId};
+use super::timers::Timer;
 use super::transmit::ConnectionId;
 use crate::error::BrokerError;
 use crate::wire::error_code::ErrorCode;
@@ -59,11 +60,29 @@ impl Sender {
     /// The producer id must be asked for again, because of that.
     pub(super) fn lose_identity_request(&mut self, trouble: &str) {
         if let Identity::Asked { failures } = self.identity {
-            self.shared.set_identity_trouble(Some(trouble.to_owned()));
-            self.note_identity(Some(trouble));
-            let failures = failures + 1;
-            let retry_at = self.now.monotonic + self.retry_backoff().after(failures, self.random.next());
-            self.identity = Identity::Wanted { retry_at, failures };
+            self.put_off_identity(failures, trouble);
         }
+    }
+
+    /// The broker has no InitProducerId: another one is asked, if there is one that may have it.
+    pub(super) fn miss_identity(&mut self, id: ConnectionId) {
+        let (Identity::Wanted { failures, .. }, Some(connection)) = (self.identity, self.connections.get(&id)) else {
+            return;
+        };
+        let why = "it has no InitProducerId, which idempotence needs; set enable.idempotence=false for brokers without";
+        self.put_off_identity(failures, &format!("{}: {why}", connection.name));
+        if self.has_other_peer(id, |other| !other.no_identity) {
+            self.give_up(id, Cause::Replaced, "it has no InitProducerId: another broker is asked".into());
+        }
+    }
+
+    /// Not now; again when the backoff is over.
+    fn put_off_identity(&mut self, failures: u32, trouble: &str) {
+        self.shared.set_identity_trouble(Some(trouble.to_owned()));
+        self.note_identity(Some(trouble));
+        let failures = failures.saturating_add(1);
+        let retry_at = self.now.monotonic + self.retry_backoff().after(failures, self.random.next());
+        self.identity = Identity::Wanted { retry_at, failures };
+        self.control.armed.at(&mut self.timers, retry_at, Timer::Control);
     }
 }

@@ -137,8 +137,7 @@ impl Sender {
         let bytes = transmit.head.len();
         transmit.pieces.push(Piece::Head { start: 0, len: bytes as u32 });
         connection.asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes });
-        let deadline = connection.head_since + self.config.request_timeout;
-        connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
+        self.arm_connection(id);
         self.transmits.push_back(transmit);
     }
 
@@ -156,6 +155,7 @@ impl Sender {
                 if let Some(request) = connection.unanswered.pop_back() {
                     connection.unanswered_bytes -= request.bytes;
                     self.hold_unacknowledged(id, request);
+                    self.arm_connection(id);
                 }
             }
         }
@@ -232,10 +232,7 @@ impl Sender {
             return Err("its answer is too short".into());
         };
         let request = connection.answered(now, correlation)?;
-        if !connection.unanswered.is_empty() {
-            let deadline = connection.head_since + self.config.request_timeout;
-            connection.armed.at(&mut self.timers, deadline, Timer::Connection(id));
-        }
+        self.arm_connection(id);
         let words = |error| format!("its answer cannot be read: {error}");
         match request.asked {
             Asked::ApiVersions { version } => {
@@ -252,6 +249,16 @@ impl Sender {
             }
             Asked::Produce { version, batches } => self.read_produce(id, version, batches, frame),
         }
+    }
+
+    /// A look when the oldest request's time is over, or, without one, the connection's own.
+    fn arm_connection(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let at = match connection.unanswered.is_empty() {
+            true => connection.last_used.saturating_add(self.config.connections_max_idle),
+            false => connection.head_since + self.config.request_timeout,
+        };
+        connection.armed.at(&mut self.timers, at, Timer::Connection(id));
     }
 
     fn read_versions(&mut self, id: ConnectionId, asked: i16, body: &[u8]) -> Result<(), String> {
@@ -273,15 +280,15 @@ impl Sender {
         self.throttle(id, response.throttle_ms);
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         connection.versions = versions;
+        let (peer, address) = (connection.peer, connection.address);
+        self.each_endpoint_at(peer, address, |endpoint| endpoint.no_identity = versions.init_producer_id.is_none());
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         if !connection.on(Event::Versions) {
             return Ok(());
         }
         connection.negotiated = true;
         let (peer, role) = (connection.peer, connection.role);
-        let idle = self.now.monotonic.saturating_add(self.config.connections_max_idle);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.armed.at(&mut self.timers, idle, Timer::Connection(id));
-        }
+        self.arm_connection(id);
         match (role, peer) {
             (Role::Lane, Peer::Node(node)) => self.list_node(node),
             _ => self.step_control(),
@@ -294,12 +301,18 @@ impl Sender {
     pub(super) fn prove(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !std::mem::replace(&mut connection.proven, true) {
-            let peer = connection.peer;
+            let (peer, role) = (connection.peer, connection.role);
             if let Some(endpoint) = self.endpoint(peer) {
                 endpoint.succeeded();
             }
             self.prove_control(id);
             self.note_proven(id);
+            // Somebody may be waiting for the end of a backoff that is over now.
+            match (role, peer) {
+                (Role::Control, Peer::Node(node)) => self.list_node(node),
+                (Role::Lane, _) => self.step_control(),
+                _ => {}
+            }
         }
     }
 
@@ -315,15 +328,28 @@ impl Sender {
             self.note_throttled(id);
             let Some(connection) = self.connections.get(&id) else { return };
             if connection.role == Role::Control {
-                // The same broker may be known by several names.
-                let address = connection.address;
-                let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);
-                let same = nodes.chain(&mut self.bootstrap).filter(|endpoint| endpoint.leads_to(address));
-                same.for_each(|endpoint| endpoint.spare_until = until);
+                let (peer, address) = (connection.peer, connection.address);
+                self.each_endpoint_at(peer, address, |endpoint| endpoint.spare_until = endpoint.spare_until.max(until));
             }
             let Some(connection) = self.connections.get(&id) else { return };
             if time >= THROTTLE_TOLD {
                 self.shared.set_trouble(Some(format!("{}: {}", connection.name, connection.throttle_words())));
+            }
+        }
+    }
+
+    /// Every endpoint that is `peer`'s, or leads to the same `address`: a broker may be known by several names.
+    pub(super) fn each_endpoint_at(
+        &mut self,
+        peer: Peer,
+        address: std::net::SocketAddr,
+        mut change: impl FnMut(&mut Endpoint),
+    ) {
+        let nodes = self.nodes.iter_mut().map(|(id, node)| (Peer::Node(*id), &mut node.endpoint));
+        let bootstrap = self.bootstrap.iter_mut().enumerate().map(|(at, endpoint)| (Peer::Bootstrap(at), endpoint));
+        for (of, endpoint) in nodes.chain(bootstrap) {
+            if of == peer || endpoint.leads_to(address) {
+                change(endpoint);
             }
         }
     }
@@ -408,7 +434,8 @@ impl Sender {
         let Some(mut connection) = self.connections.remove(&id) else { return };
         let ours = connection.closed_because.take();
         let cause = ours.as_ref().map(|(cause, _)| *cause);
-        let (timed_out, idle) = (cause == Some(Cause::RequestTimeout), cause == Some(Cause::Idle));
+        let timed_out = cause == Some(Cause::RequestTimeout);
+        let no_fault = matches!(cause, Some(Cause::Idle | Cause::Replaced));
         let negotiating = connection.state == State::Negotiating;
         connection.on(Event::Closed);
         let why = ours.map(|(_, why)| why).unwrap_or_else(|| {
@@ -437,8 +464,8 @@ impl Sender {
             Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
             Peer::Node(id) => self.nodes.get_mut(&id).map(|node| &mut node.endpoint),
         };
-        if idle {
-            endpoint.into_iter().for_each(Endpoint::forget);
+        if no_fault {
+            endpoint.into_iter().filter(|_| cause == Some(Cause::Idle)).for_each(Endpoint::forget);
         } else {
             tracing::debug!(connection = %name, why, "lost a connection");
             let (address, established) = (connection.address, connection.negotiated);
@@ -460,7 +487,7 @@ impl Sender {
                 Asked::InitProducerId { .. } | Asked::Metadata { .. } | Asked::ApiVersions { .. } => {}
             }
         }
-        if !idle {
+        if !no_fault {
             self.want_metadata();
         }
         if let (Role::Lane, Peer::Node(node)) = (role, peer)

@@ -38,6 +38,8 @@ mod tests;
 mod timers;
 mod topic;
 pub mod transmit;
+#[cfg(feature = "testing")]
+mod untimed;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;

@@ -7,12 +7,12 @@ use super::Sender;
 use super::connection::{Cause, Peer, Role, State};
 use super::endpoint::{Endpoint, Step};
 use super::timers::Timer;
-use super::transmit::Action;
+use super::transmit::{Action, ConnectionId};
 use crate::config::MetadataRecovery;
 
 impl Sender {
-    /// Connects to the peer that is likely to answer soonest. First come those that were asked in vain least often; of
-    /// these, brokers whose lane is up, the one with the fewest unanswered requests first; then brokers not spoken to;
+    /// Connects to the peer that is likely to answer soonest. As long as there is no producer id, those that have none to
+    /// give come last. First come those that were asked in vain least often; of these, brokers whose lane is up, the one with the fewest unanswered requests first; then brokers not spoken to;
     /// then brokers whose lane is still coming up; then the bootstrap servers; and among equals, each in turn. Who is
     /// throttled or in its backoff is passed over. (KIP-19's least loaded node, but for one connection that stays.)
     pub(super) fn connect_control(&mut self) {
@@ -46,13 +46,15 @@ impl Sender {
     }
 
     /// Whom to ask, best first.
-    fn peers(&self) -> Vec<Peer> {
+    pub(super) fn peers(&self) -> Vec<Peer> {
         let recovers = self.config.metadata_recovery == MetadataRecovery::Rebootstrap;
         let mut nodes: Vec<i32> = self.nodes.keys().copied().collect();
         nodes.sort_unstable();
         let bootstrap = if recovers || self.nodes.is_empty() { self.bootstrap.len() } else { 0 };
         let turn = self.control.turn;
         let rotated = |len: usize| (0..len).map(move |at| (at + turn) % len);
+        let wants_identity = !self.identity.ready();
+        let rank = |endpoint: &Endpoint| (wants_identity && endpoint.no_identity, endpoint.asked_in_vain);
         let mut peers = Vec::with_capacity(nodes.len() + bootstrap);
         for id in rotated(nodes.len()).map(|at| nodes[at]) {
             let Some(node) = self.nodes.get(&id) else { continue };
@@ -61,24 +63,33 @@ impl Sender {
                 Some(_) => (2, 0),
                 None => (1, 0),
             };
-            peers.push((node.endpoint.asked_in_vain, class, load, Peer::Node(id)));
+            peers.push((rank(&node.endpoint), class, load, Peer::Node(id)));
         }
-        peers.extend(rotated(bootstrap).map(|at| (self.bootstrap[at].asked_in_vain, 3, 0, Peer::Bootstrap(at))));
+        peers.extend(rotated(bootstrap).map(|at| (rank(&self.bootstrap[at]), 3, 0, Peer::Bootstrap(at))));
         // While it starts again, the bootstrap servers come first. The others are not forgotten: if those cannot be
         // reached either, whoever comes back first will do. Stable: among equals the turn decides.
         let later = |peer: &Peer| self.control.bootstrapping && matches!(peer, Peer::Node(_));
-        peers.sort_by_key(|(in_vain, class, load, peer)| (later(peer), *in_vain, *class, *load));
+        peers.sort_by_key(|(rank, class, load, peer)| (later(peer), *rank, *class, *load));
         peers.into_iter().map(|(.., peer)| peer).collect()
     }
 
-    /// There is a broker that could be asked now, and gave no reason against it.
-    pub(super) fn has_idle_peer(&self) -> bool {
+    /// There is a peer besides the one that connection `id` leads to that could be asked now and that `may` takes.
+    pub(super) fn has_other_peer(&self, id: ConnectionId, may: impl Fn(&Endpoint) -> bool) -> bool {
         let now = self.now.monotonic;
-        let mut endpoints = self.nodes.values().map(|node| &node.endpoint);
-        endpoints.any(|endpoint| {
-            let ready = !matches!(endpoint.peek(now), Step::Wait(_));
-            ready && endpoint.asked_in_vain == 0 && now >= endpoint.spare_until
+        let Some(connection) = self.connections.get(&id) else { return false };
+        self.peers().into_iter().filter(|peer| *peer != connection.peer).any(|peer| {
+            self.known_endpoint(peer).is_some_and(|endpoint| {
+                let ready = now >= endpoint.spare_until && !matches!(endpoint.peek(now), Step::Wait(_));
+                ready && !endpoint.leads_to(connection.address) && may(endpoint)
+            })
         })
+    }
+
+    pub(super) fn known_endpoint(&self, peer: Peer) -> Option<&Endpoint> {
+        match peer {
+            Peer::Bootstrap(at) => self.bootstrap.get(at),
+            Peer::Node(id) => self.nodes.get(&id).map(|node| &node.endpoint),
+        }
     }
 
     /// Starts again when there was no metadata for too long (KIP-1102): for `metadata.recovery.rebootstrap.trigger.ms`, but

@@ -15,7 +15,7 @@ use crate::completion::{Outcome, ending};
 use crate::error::{BrokerError, CloseReport, DeliveryErrorKind};
 
 /// How often waiting callers are woken to look at their clocks: futures have no timer of their own.
-const WAITERS_EVERY: Duration = Duration::from_millis(50);
+pub(super) const WAITERS_EVERY: Duration = Duration::from_millis(50);
 
 /// A flush under way.
 #[derive(Debug)]
@@ -30,6 +30,14 @@ pub struct Flush {
 pub struct Closing {
     deadline: Duration,
     armed: Armed,
+}
+
+#[cfg(feature = "testing")]
+impl Closing {
+    /// When it gives up.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
 }
 
 impl Sender {

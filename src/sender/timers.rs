@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::transmit::ConnectionId;
 
 /// What is due. Looking at one of these is always safe: the look itself finds out whether anything is due.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
     /// A partition's linger or retry backoff.
     Partition(u32),
@@ -44,6 +44,17 @@ impl Timers {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The earliest deadline of each.
+    #[cfg(feature = "testing")]
+    pub fn earliest(&self) -> std::collections::HashMap<Timer, Duration> {
+        let mut earliest = std::collections::HashMap::new();
+        for Reverse((at, timer)) in &self.0 {
+            let known = earliest.entry(*timer).or_insert(*at);
+            *known = (*known).min(*at);
+        }
+        earliest
     }
 
     /// The earliest deadline.

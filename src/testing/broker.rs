@@ -88,6 +88,8 @@ pub struct BrokerModel {
     pub(super) produce_requests: u64,
     /// Batches that the fault hook was asked about.
     pub(super) batches_seen: u64,
+    /// APIs that single nodes neither offer nor answer, by node id and number.
+    denied: HashSet<(i32, i16)>,
 }
 
 impl fmt::Debug for BrokerModel {
@@ -108,6 +110,17 @@ impl BrokerModel {
             next_producer_id: 1000,
             produce_requests: 0,
             batches_seen: 0,
+            denied: HashSet::new(),
+        }
+    }
+
+    /// From now on `node` offers this API, by number, or neither offers nor answers it. A client that knows its versions
+    /// is not told.
+    pub fn offer_api(&mut self, node: i32, api: i16, offered: bool) {
+        if offered {
+            self.denied.remove(&(node, api));
+        } else {
+            self.denied.insert((node, api));
         }
     }
 
@@ -202,8 +215,8 @@ impl BrokerModel {
         self.topics.get_mut(topic)?.partitions.get_mut(index)
     }
 
-    /// What this broker speaks: API, lowest and highest version.
-    fn apis(&self) -> Vec<ApiRange> {
+    /// What a node speaks: API, lowest and highest version.
+    fn apis(&self, node: i32) -> Vec<ApiRange> {
         let apis = [
             // A real broker offers Produce from 0 and closes the connection on 0 to 2: so does this one.
             (ApiKey::PRODUCE, 0, self.options.produce_max_version),
@@ -214,7 +227,8 @@ impl BrokerModel {
             (ApiKey::API_VERSIONS, 0, 4),
             (ApiKey::INIT_PRODUCER_ID, 0, 5),
         ];
-        let offered = apis.into_iter().filter(|(api, ..)| !self.options.denied_apis.contains(&api.0));
+        let denied = |api: i16| self.options.denied_apis.contains(&api) || self.denied.contains(&(node, api));
+        let offered = apis.into_iter().filter(|(api, ..)| !denied(api.0));
         offered.map(|(api, min, max)| ApiRange { key: api.0, min, max }).collect()
     }
 
@@ -232,7 +246,7 @@ impl BrokerModel {
     fn dispatch(&mut self, incoming: &Incoming<'_>, out: &mut Vec<u8>) -> Result<Reply, WireError> {
         let (header, body) = server::request_header(incoming.frame)?;
         let RequestHeader { api, version, correlation_id, .. } = header;
-        let offered = self.apis().into_iter().find(|range| range.key == api.0);
+        let offered = self.apis(incoming.node).into_iter().find(|range| range.key == api.0);
         let Some(offered) = offered else { return Ok(Reply::Close) };
         let known = (offered.min..=offered.max).contains(&version);
         if !known && api != ApiKey::API_VERSIONS {
@@ -241,7 +255,7 @@ impl BrokerModel {
         let start = server::begin_response(out, api, version, correlation_id);
         let mut reply = Reply::AT_ONCE;
         match api {
-            ApiKey::API_VERSIONS => self.api_versions(version, known.then_some(body), out)?,
+            ApiKey::API_VERSIONS => self.api_versions(incoming.node, version, known.then_some(body), out)?,
             ApiKey::METADATA => self.metadata(version, body, out)?,
             ApiKey::INIT_PRODUCER_ID => self.init_producer_id(version, body, out)?,
             ApiKey::PRODUCE => reply = self.produce(incoming, version, body, out)?,
@@ -257,9 +271,9 @@ impl BrokerModel {
         Ok(reply)
     }
 
-    fn api_versions(&self, version: i16, body: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), WireError> {
+    fn api_versions(&self, node: i32, version: i16, body: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), WireError> {
         let Some(body) = body else {
-            let apis = self.apis().into_iter().filter(|range| range.key == ApiKey::API_VERSIONS.0).collect();
+            let apis = self.apis(node).into_iter().filter(|range| range.key == ApiKey::API_VERSIONS.0).collect();
             let error = ErrorCode::UNSUPPORTED_VERSION;
             api_versions::encode_response(out, 0, &ApiVersionsResponse { error, apis, throttle_ms: 0 });
             return Ok(());
@@ -272,7 +286,7 @@ impl BrokerModel {
         };
         let valid = version < 3 || valid(client.software_name) && valid(client.software_version);
         let error = if valid { ErrorCode::NONE } else { ErrorCode::INVALID_REQUEST };
-        let apis = if valid { self.apis() } else { Vec::new() };
+        let apis = if valid { self.apis(node) } else { Vec::new() };
         api_versions::encode_response(out, version, &ApiVersionsResponse { error, apis, throttle_ms: 0 });
         Ok(())
     }

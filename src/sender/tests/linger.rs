@@ -213,6 +213,7 @@ fn a_stream_has_few_timers() {
 fn no_batch_is_forgotten_when_the_last_answer_comes() {
     let rounds = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
     let (mut stage, topic) = quiet(16_384);
+    stage.shared_with_writers = true;
     let (go, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let writer = {
         let (go, done, topic, accumulator) = (go.clone(), done.clone(), topic.clone(), stage.accumulator.clone());

@@ -11,6 +11,7 @@ mod found_by_seeds;
 mod health;
 mod hints;
 mod idempotence;
+mod identity;
 mod interplay;
 mod limits;
 mod linger;

@@ -57,6 +57,8 @@ pub struct Stage {
     /// Connections that were begun, and when.
     pub connects: Vec<(Duration, SocketAddr)>,
     pub asked: Vec<Asked>,
+    /// Other threads append: what the sender has not looked at yet is no finding.
+    pub shared_with_writers: bool,
     links: BTreeMap<ConnectionId, SocketAddr>,
     closing: VecDeque<ConnectionId>,
     /// Requests without an answer.
@@ -97,6 +99,7 @@ impl Stage {
             look_ups: Vec::new(),
             connects: Vec::new(),
             asked: Vec::new(),
+            shared_with_writers: false,
             links: BTreeMap::new(),
             closing: VecDeque::new(),
             muted: Vec::new(),
@@ -119,13 +122,21 @@ impl Stage {
             else {
                 break;
             };
+            self.check_timers();
             self.now = self.now.max(next);
             self.answer();
             self.sender.handle_timeout(self.now());
             self.settle();
         }
+        self.check_timers();
         self.now = end;
         self.settle();
+    }
+
+    /// Whatever waits, something will wake it.
+    fn check_timers(&self) {
+        let untimed = self.sender.untimed();
+        assert!(untimed.is_empty() || self.shared_with_writers, "at {:?}: {untimed:#?}", self.now);
     }
 
     /// Answers that arrive now: before the sender looks at anything.

@@ -41,6 +41,7 @@ sights! {
     LimitChanged "broker: max.message.bytes changed",
     StaleMetadata "broker: stale metadata",
     IdentityRefused "broker: no producer id",
+    WithoutIdentity "broker: without InitProducerId",
     CloseBefore "broker: closes before it acts",
     CloseAfter "broker: acts, closes",
     HangBefore "broker: hangs before it acts",

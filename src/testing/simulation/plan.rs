@@ -42,6 +42,8 @@ pub struct Plan {
     pub close_early: bool,
     /// Records with a limit of their own, in thousandths.
     pub limits: u64,
+    /// Brokers that have no InitProducerId until all is healed, by node id.
+    pub without_identity: Vec<i32>,
 }
 
 /// Weights of what happens between two looks of the run.
@@ -170,7 +172,8 @@ impl Plan {
             grow: dice.swarm(20),
             jump: dice.swarm(40),
         };
-        Self {
+        let brokers = 2 + dice.below(2) as i32;
+        let mut plan = Self {
             config,
             acks,
             idempotent,
@@ -179,7 +182,7 @@ impl Plan {
             retries,
             batch_size,
             largest: dice.of(&[100, 1000, 4000, 12_000]),
-            brokers: 2 + dice.below(2) as i32,
+            brokers,
             version,
             topics: 1 + dice.below(3) as usize,
             auto_create: dice.chance(300),
@@ -195,7 +198,12 @@ impl Plan {
             close_early: dice.chance(200),
             // Where all have one, whole batches end.
             limits: if dice.chance(100) { 950 } else { dice.swarm(300) },
+            without_identity: Vec::new(),
+        };
+        if dice.chance(40) {
+            plan.without_identity = (0..brokers).filter(|_| dice.chance(600)).collect();
         }
+        plan
     }
 
     /// The cluster.

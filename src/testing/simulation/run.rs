@@ -17,6 +17,7 @@ use crate::config::Acks;
 use crate::error::CloseReport;
 use crate::sender::{Command, Random, Ticket, TopicShared};
 use crate::testing::StoredBatch;
+use crate::wire::header::ApiKey;
 use crate::wire::record::Fields;
 
 const MS: Duration = Duration::from_millis(1);
@@ -120,6 +121,10 @@ impl Run {
         world.epochs_grow = !plan.recreates;
         (world.weather, world.storm) = (plan.weather, plan.storm);
         deck.set(plan.chances.clone());
+        for node in &plan.without_identity {
+            world.coverage.saw(Sight::WithoutIdentity);
+            world.model.offer_api(*node, ApiKey::INIT_PRODUCER_ID.0, false);
+        }
         let free = world.accumulator.free();
         let mut topics = Vec::new();
         for (at, name) in NAMES.iter().enumerate().take(plan.topics) {
@@ -486,6 +491,11 @@ impl Run {
         self.world.weather = Weather::default();
         self.world.storm = Storm { epoch: self.plan.storm.epoch, ..Storm::default() };
         self.world.frozen.clear();
+        for node in std::mem::take(&mut self.plan.without_identity) {
+            // It is another version from now on.
+            self.world.model.offer_api(node, ApiKey::INIT_PRODUCER_ID.0, true);
+            self.world.kill_for(node, MS);
+        }
         for (topic, name) in NAMES.into_iter().enumerate().take(self.topics.len()) {
             if !self.world.model.topics.contains_key(name) {
                 self.make_topic(topic);

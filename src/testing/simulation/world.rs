@@ -291,6 +291,7 @@ impl World {
         let timer = self.sender.poll_timeout().map(|at| at.max(self.now));
         let Some(next) = event.into_iter().chain(timer).min().filter(|at| *at < limit) else { return false };
         if next > self.now {
+            self.check_timers();
             (self.now, self.turns) = (next, 0);
         }
         self.turns += 1;
@@ -388,6 +389,12 @@ impl World {
             self.possibly = possibly;
             ledger.settle(self.now);
         }
+    }
+
+    /// Before time goes by: whatever waits, something will wake it.
+    fn check_timers(&self) {
+        let untimed = self.sender.untimed();
+        assert!(untimed.is_empty(), "at {:?}, and nothing will wake it: {untimed:#?}", self.now);
     }
 
     /// Nobody may be idle who has something to send.

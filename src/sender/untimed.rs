@@ -1,0 +1,193 @@
+//! What a simulation checks before time goes by: whatever the sender waits for, an event of the world will end the wait, or
+//! a timer will. A wait with neither lasts until something else happens to wake the sender.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Sender;
+use super::connection::{Connection, State};
+use super::endpoint::Step;
+use super::idempotence::Identity;
+use super::timers::Timer;
+use super::transmit::ConnectionId;
+use crate::config::MetadataRecovery;
+
+/// What is due when, against the timers.
+struct Check {
+    now: Duration,
+    timers: HashMap<Timer, Duration>,
+    found: Vec<String>,
+}
+
+impl Check {
+    /// `what` is due at `at`: there is a timer at that time or before. What is due now was just looked at, and is looked
+    /// at again within a millisecond at the earliest.
+    fn due(&mut self, what: impl FnOnce() -> String, at: Duration, timer: Timer) {
+        let at = at.max(self.now + Duration::from_millis(1));
+        if at < Duration::MAX && self.timers.get(&timer).is_none_or(|armed| *armed > at) {
+            let armed = self.timers.get(&timer);
+            self.found.push(format!("{} is due at {at:?}, and {timer:?} is armed for {armed:?}", what()));
+        }
+    }
+
+    fn wrong(&mut self, what: String) {
+        self.found.push(what);
+    }
+}
+
+impl Sender {
+    /// Everything that waits and that nothing will wake, in words. To be called after a turn.
+    pub fn untimed(&self) -> Vec<String> {
+        let mut check = Check { now: self.now.monotonic, timers: self.timers.earliest(), found: Vec::new() };
+        if !self.closed {
+            self.check_control(&mut check);
+            self.check_nodes(&mut check);
+            self.check_partitions(&mut check);
+        }
+        for (id, connection) in &self.connections {
+            self.check_deadlines(*id, connection, &mut check);
+        }
+        if let Some(at) = self.deadlines.next() {
+            check.due(|| "a record's own limit".into(), at, Timer::Deadlines);
+        }
+        if let Some(closing) = &self.closing {
+            check.due(|| "the end of the close".into(), closing.deadline(), Timer::Close);
+        }
+        if self.watching_waiters {
+            check.due(|| "a look at those who wait".into(), check.now + super::shutdown::WAITERS_EVERY, Timer::Waiters);
+        }
+        check.found
+    }
+
+    fn check_control(&self, check: &mut Check) {
+        let control = &self.control;
+        if !self.topics.is_empty() && !control.asked {
+            let due = (control.last_answer + self.config.metadata_max_age).max(control.not_before);
+            if due > check.now {
+                check.due(|| "the next metadata refresh".into(), due, Timer::Control);
+            } else if !control.wanted {
+                check.wrong("metadata is older than metadata.max.age.ms, and not wanted".into());
+            }
+        }
+        let recovers = self.config.metadata_recovery == MetadataRecovery::Rebootstrap;
+        if recovers && (control.wanted || control.asked) {
+            match control.wanting_since {
+                Some(since) => {
+                    let time = self.config.rebootstrap_trigger.max(self.config.request_timeout);
+                    check.due(
+                        || "a new start from the bootstrap servers".into(),
+                        since.saturating_add(time),
+                        Timer::Control,
+                    );
+                }
+                None => check.wrong("metadata is wanted, and nobody counts for how long".into()),
+            }
+        }
+        let metadata_due = (control.wanted && !control.asked).then_some(("metadata", control.not_before));
+        let identity_due = match self.identity {
+            Identity::Wanted { retry_at, .. } => Some(("a producer id", retry_at)),
+            _ => None,
+        };
+        for (what, at) in metadata_due.into_iter().chain(identity_due) {
+            if at > check.now {
+                check.due(|| format!("the question for {what}"), at, Timer::Control);
+            } else {
+                self.check_questioner(what, check);
+            }
+        }
+    }
+
+    /// `what` could be asked for now: then somebody is at work for that.
+    fn check_questioner(&self, what: &str, check: &mut Check) {
+        if let Some(connection) = self.control.connection {
+            match self.connections.get(&connection) {
+                Some(connection) if connection.can_send(check.now) && connection.unanswered.is_empty() => {
+                    check.wrong(format!("{what} could be asked for on {}, and is not", connection.name));
+                }
+                // Its own deadlines are checked.
+                Some(_) => {}
+                None => check.wrong("the control connection is none that there is".into()),
+            }
+            return;
+        }
+        let mut at = self.control.connect_at;
+        if at <= check.now {
+            let mut earliest: Option<Duration> = None;
+            let peers: Vec<_> = self.peers().into_iter().filter_map(|peer| self.known_endpoint(peer)).collect();
+            // The answer to a look-up will tell.
+            if peers.iter().any(|endpoint| endpoint.peek(check.now) == Step::Resolving) {
+                return;
+            }
+            for endpoint in peers {
+                match endpoint.peek(check.now) {
+                    Step::Wait(until) => earliest = Some(earliest.map_or(until, |at| at.min(until))),
+                    _ if endpoint.spare_until > check.now => {
+                        let until = endpoint.spare_until;
+                        earliest = Some(earliest.map_or(until, |at| at.min(until)));
+                    }
+                    step => return check.wrong(format!("{what} is wanted, {step:?} is possible, and nobody does it")),
+                }
+            }
+            match earliest {
+                Some(until) => at = until,
+                None => return check.wrong(format!("{what} is wanted, and there is nobody to be asked")),
+            }
+        }
+        check.due(|| format!("a connection to ask for {what}"), at, Timer::Control);
+    }
+
+    fn check_nodes(&self, check: &mut Check) {
+        for (id, node) in self.nodes.iter().filter(|(_, node)| !node.ready.is_empty() && node.lane.is_none()) {
+            match node.endpoint.peek(check.now) {
+                Step::Wait(until) => check.due(|| format!("a connection to broker {id}"), until, Timer::Node(*id)),
+                Step::Resolving => {}
+                step => {
+                    check.wrong(format!("partitions wait for broker {id}, {step:?} is possible, and nobody does it"))
+                }
+            }
+        }
+    }
+
+    fn check_deadlines(&self, id: ConnectionId, connection: &Connection, check: &mut Check) {
+        let now = check.now;
+        let (what, at) = match connection.state {
+            State::Connecting | State::Negotiating => ("set-up", connection.setup_deadline),
+            State::Ready if connection.throttled_until > now => ("end of the throttle", connection.throttled_until),
+            State::Ready if connection.unanswered.is_empty() => {
+                ("idle end", connection.last_used.saturating_add(self.config.connections_max_idle))
+            }
+            State::Ready => {
+                let since = connection.head_since.max(connection.throttled_until);
+                ("answer", since.saturating_add(self.config.request_timeout))
+            }
+            // The driver will tell.
+            State::Closing | State::Closed => return,
+        };
+        check.due(|| format!("the {what} of {id:?} to {}", connection.name), at, Timer::Connection(id));
+    }
+
+    fn check_partitions(&self, check: &mut Check) {
+        for (id, partition) in (0..).zip(&self.partitions) {
+            let place = || format!("{} (leader {})", partition.ring.place, partition.leader);
+            if let Some(at) = self.expiry_due(id) {
+                check.due(|| format!("the expiry of {}", place()), at, Timer::Expiry(id));
+            }
+            let waits = !partition.queue.is_empty() || partition.seen.first().is_some();
+            if waits && !self.nodes.contains_key(&partition.leader) && !self.control.wanted && !self.control.asked {
+                check.wrong(format!("{} has records and no leader to go to, and metadata is not wanted", place()));
+            }
+            match self.may_leave_at(id) {
+                Some(at) if at > check.now => {
+                    check.due(|| format!("a batch of {}", place()), at, Timer::Partition(id));
+                }
+                Some(now) if !partition.listed && self.nodes.contains_key(&partition.leader) => {
+                    // Between a writer's claim and its commit, or when what was too little has become enough by itself (a
+                    // limit went down), it leaves with its linger.
+                    let at = now + self.config.linger;
+                    check.due(|| format!("a batch of {}, which is not listed,", place()), at, Timer::Partition(id));
+                }
+                _ => {}
+            }
+        }
+    }
+}
