@@ -185,9 +185,10 @@ impl Ledger {
         of_place.map(|record| record.order).min()
     }
 
-    /// The oldest record of a place that may still be sent: without an outcome, or told before its batch was done.
+    /// The oldest record of a place of which something may still arrive: without an outcome, or told, with a copy on its way
+    /// that no answer has settled.
     pub fn oldest_on_its_way(&self, place: Place) -> Option<u32> {
-        let told = |record: &&Record| record.told == Told::PossiblyWritten && record.doubts > 0;
+        let told = |record: &&Record| record.told != Told::Nothing && record.doubts > 0;
         let told = self.records.iter().filter(|record| record.place == place).filter(told);
         told.map(|record| record.order).chain(self.oldest(place)).min()
     }
