@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::cut_off::View;
 use super::decode::{StoredRecord, decode_batch};
 use super::log::Log;
 use super::options::{BrokerOptions, TopicOptions};
@@ -90,6 +91,8 @@ pub struct BrokerModel {
     pub(super) batches_seen: u64,
     /// APIs that single nodes neither offer nor answer, by node id and number.
     denied: HashSet<(i32, i16)>,
+    /// What nodes know that are cut off from the controller.
+    pub(super) views: HashMap<i32, View>,
 }
 
 impl fmt::Debug for BrokerModel {
@@ -111,6 +114,7 @@ impl BrokerModel {
             produce_requests: 0,
             batches_seen: 0,
             denied: HashSet::new(),
+            views: HashMap::new(),
         }
     }
 
@@ -256,7 +260,7 @@ impl BrokerModel {
         let mut reply = Reply::AT_ONCE;
         match api {
             ApiKey::API_VERSIONS => self.api_versions(incoming.node, version, known.then_some(body), out)?,
-            ApiKey::METADATA => self.metadata(version, body, out)?,
+            ApiKey::METADATA => self.metadata(incoming.node, version, body, out)?,
             ApiKey::INIT_PRODUCER_ID => self.init_producer_id(version, body, out)?,
             ApiKey::PRODUCE => reply = self.produce(incoming, version, body, out)?,
             ApiKey::FETCH => reply = self.fetch(incoming, version, body, out)?,
@@ -306,7 +310,7 @@ impl BrokerModel {
         Ok(())
     }
 
-    fn metadata(&mut self, version: i16, body: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
+    fn metadata(&mut self, node: i32, version: i16, body: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
         let request = metadata::decode_request(body, version)?;
         let brokers = (0..).zip(&self.addresses).map(|(node_id, address)| BrokerAddress {
             node_id,
@@ -321,6 +325,13 @@ impl BrokerModel {
             return Ok(());
         }
         let topics = match request.topics {
+            // Nobody asks one by topic id.
+            asked if let Some(view) = self.views.get(&node) => match asked {
+                None => view.names().map(|name| view.describe(name)).collect(),
+                Some(queries) => {
+                    queries.iter().filter_map(|query| query.name).map(|name| view.describe(name)).collect()
+                }
+            },
             None => self.topics.iter().map(|(name, topic)| describe(name, topic)).collect(),
             Some(queries) => {
                 let create = request.auto_create && self.options.auto_create;

@@ -5,6 +5,7 @@
 //!   └ BrokerModel        one request in, one reply out; no thread, no clock, no socket
 //!       ├ produce        leaders, faults, answers      ── validate   what a broker checks in a batch
 //!       ├ fetch          reading back                  ── log        offsets, sequences, duplicates
+//!       ├ cut_off        a broker that knows only what was
 //!       └ metadata, ApiVersions, InitProducerId
 //! hostile                the same model behind TCP, and a hook that spoils what it answers
 //! simulation             the sender over a simulated network, against the model
@@ -22,6 +23,7 @@
 //! - there is one replica of everything, nothing is written to disk, and there are no groups, quotas or ACLs.
 
 mod broker;
+mod cut_off;
 mod decode;
 mod fetch;
 #[cfg(test)]

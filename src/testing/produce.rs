@@ -256,9 +256,13 @@ impl BrokerModel {
             answer.current_leader = Some((leader, epoch));
             return Err(error.into());
         }
-        if partition.leader != incoming.node {
-            answer.current_leader = Some((partition.leader, partition.leader_epoch));
-            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER.into());
+        let leader = (partition.leader, partition.leader_epoch);
+        let view = self.views.get(&incoming.node);
+        if let Err((error, believed)) =
+            Self::believed_leader(view, (incoming.node, acks), (answer.topic, answer.index), leader)
+        {
+            answer.current_leader = believed;
+            return Err(error.into());
         }
         if let Fault::Error(error) = fault {
             return Err(error.into());
