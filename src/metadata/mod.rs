@@ -3,15 +3,19 @@
 //! Pure data with one rule book: how an answer changes what was known. The upkeep (when to ask, whom) is the sender's.
 
 mod cluster_name;
+mod doubt;
 #[cfg(all(test, not(loom)))]
 mod properties;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::cluster_name::ClusterName;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::metadata::{MetadataResponse, Topic};
+pub use doubt::BELIEVED;
+use doubt::{Another, Doubt};
 
 /// A 16-byte topic id (KIP-516). All zero: unknown.
 pub type TopicId = [u8; 16];
@@ -57,13 +61,22 @@ impl Leader {
 }
 
 /// What is known of one topic.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct TopicMetadata {
     /// Its id, or zero.
     pub id: TopicId,
     /// By partition index.
     pub leaders: Vec<Leader>,
+    /// A broker that should know the id has said that it does not.
+    id_refused: bool,
+    /// Answers tell another id, or, without any, so many partitions that are fewer.
+    another: Option<Another<(TopicId, usize)>>,
+    /// Ids that it had before, the newest last.
+    former: Vec<TopicId>,
 }
+
+/// So many former ids of a topic are kept.
+const FORMER_IDS: usize = 4;
 
 /// The most partitions that a producer takes, of all its topics together. Each costs about a kilobyte here and eighteen
 /// bytes in an answer, so that an answer must not decide alone.
@@ -80,6 +93,18 @@ pub struct Cluster {
     /// By name.
     pub topics: HashMap<Arc<str>, TopicMetadata>,
     changes: u64,
+    /// Its id, if brokers tell it.
+    id: Option<String>,
+    /// Answers tell another one.
+    another: Option<Another<String>>,
+    /// How often that was believed.
+    generation: u32,
+    /// Leaders that are of no use, by topic and partition.
+    doubts: HashMap<(Arc<str>, i32), Doubt>,
+    /// What is known of a leader that is of no use gives way to an earlier epoch however near that is. Else only to one that
+    /// is so far behind that what is known makes no sense: with `acks` 0 or 1 a leader that was replaced and does not know
+    /// it yet acknowledges what will be lost.
+    any_epoch_back: bool,
 }
 
 /// What a metadata answer said of one topic.
@@ -89,6 +114,8 @@ pub enum TopicChange {
     Known { partitions: usize, recreated: bool },
     /// The broker refused or does not know it.
     Refused(ErrorCode),
+    /// It has another id than the one that is known, which may be a slip: nothing is changed until another answer says so too.
+    Unsure,
     /// It has that many partitions, and together with the other topics more than [`PARTITIONS_MAX`]. Nothing is changed.
     TooMany(usize),
 }
@@ -101,12 +128,19 @@ fn partition_count(heard: &Topic) -> usize {
 }
 
 impl Cluster {
-    /// Takes over `response` and tells what it said of each topic that is `asked` for. Older leader epochs are ignored,
-    /// addresses that cannot be connected to are left out, a topic without an error and without a partition says
-    /// nothing. An answer without any broker changes nothing; the error says in words what it has instead.
+    /// Nothing is known yet. `acks_all`: what is acknowledged is replicated.
+    pub fn new(acks_all: bool) -> Self {
+        Self { any_epoch_back: acks_all, ..Self::default() }
+    }
+
+    /// Takes over `response`, which came at `now`, and tells what it said of each topic that is `asked` for. Older leader
+    /// epochs are ignored unless what is known is doubted, addresses that cannot be connected to are left out, a topic
+    /// without an error and without a partition says nothing. An answer without any broker, or of another cluster, changes
+    /// nothing; the error says in words what it has instead.
     pub fn merge(
         &mut self,
         response: &MetadataResponse,
+        now: Duration,
         asked: impl Fn(&str) -> bool,
     ) -> Result<Vec<(Arc<str>, TopicChange)>, String> {
         if response.brokers.len() > BROKERS_MAX {
@@ -123,6 +157,9 @@ impl Cluster {
         if brokers.is_empty() {
             return Err(format!("its metadata names no broker to connect to{}", unfit.unwrap_or_default()));
         }
+        if let Some(id) = &response.cluster_id {
+            self.hear_cluster(id, now)?;
+        }
         if self.brokers != brokers {
             self.changes += 1;
             self.brokers = brokers;
@@ -137,7 +174,7 @@ impl Cluster {
             let change = match partition_count(topic) {
                 count if count > known && partitions - known + count > PARTITIONS_MAX => TopicChange::TooMany(count),
                 count @ 1.. => {
-                    let change = self.merge_topic(&name, topic, count);
+                    let change = self.merge_topic(&name, topic, count, now);
                     let now = self.topics.get(&name).map_or(0, |topic| topic.leaders.len());
                     partitions = partitions - known + now;
                     change
@@ -150,15 +187,68 @@ impl Cluster {
         Ok(changes)
     }
 
-    fn merge_topic(&mut self, name: &Arc<str>, heard: &Topic, count: usize) -> TopicChange {
+    /// An answer comes from the cluster with this id.
+    fn hear_cluster(&mut self, id: &str, now: Duration) -> Result<(), String> {
+        match &self.id {
+            Some(known) if known != id => {
+                if !Another::hear(&mut self.another, id.to_owned(), now, BELIEVED) {
+                    return Err(format!("it belongs to cluster '{id}', and the others to '{known}'"));
+                }
+                self.generation += 1;
+                self.forget_epochs();
+                self.topics.values_mut().for_each(|topic| topic.id_refused = true);
+                self.id = Some(id.to_owned());
+            }
+            Some(_) => {}
+            None => self.id = Some(id.to_owned()),
+        }
+        self.another = None;
+        Ok(())
+    }
+
+    /// Whether `heard` means another topic than the one that is known by its name: `None` when that is not sure.
+    fn is_another(&mut self, name: &Arc<str>, heard: &Topic, count: usize, now: Duration) -> Option<bool> {
+        let none = TopicId::default();
+        let doubted = |index: usize| self.doubts.contains_key(&(name.clone(), index as i32));
+        let Some(known) = self.topics.get_mut(name) else { return Some(false) };
+        let is_former = known.former.contains(&heard.id);
+        let (wait, refused) = match (known.id == none, heard.id == none) {
+            // Without ids (brokers before 2.8) a topic that was created again shows only where it has fewer partitions.
+            (true, true) if count < known.leaders.len() => (BELIEVED, (count..known.leaders.len()).any(doubted)),
+            // What was replaced does not come back, unless what replaced it was a slip.
+            (false, false) if is_former => (BELIEVED, known.id_refused),
+            (false, false) if known.id != heard.id && known.id_refused => {
+                known.another = None;
+                return Some(true);
+            }
+            (false, false) if known.id != heard.id => (Duration::ZERO, true),
+            _ => {
+                known.another = None;
+                return Some(false);
+            }
+        };
+        let heard = if heard.id == none { (none, count) } else { (heard.id, 0) };
+        let sure = Another::hear(&mut known.another, heard, now, wait) && refused;
+        // Fewer partitions without an id are no news, until they are believed.
+        if sure { Some(true) } else { (known.id == none).then_some(false) }
+    }
+
+    fn merge_topic(&mut self, name: &Arc<str>, heard: &Topic, count: usize, now: Duration) -> TopicChange {
+        let Some(recreated) = self.is_another(name, heard, count, now) else { return TopicChange::Unsure };
         let known = self.topics.entry(name.clone()).or_default();
-        // Without ids (brokers before 2.8) a re-created topic cannot be told from the old one.
-        let recreated = known.id != heard.id && known.id != TopicId::default() && heard.id != TopicId::default();
         if recreated {
             known.leaders.clear();
+            (known.id_refused, known.another) = (false, None);
+            known.former.push(known.id);
+            known.former.retain(|id| *id != heard.id && *id != TopicId::default());
+            known.former.drain(..known.former.len().saturating_sub(FORMER_IDS));
+            self.doubts.retain(|(of, _), _| of != name);
         }
-        let mut news = known.id != heard.id || count > known.leaders.len();
-        known.id = heard.id;
+        let tells_id = heard.id != TopicId::default();
+        let mut news = recreated || tells_id && known.id != heard.id || count > known.leaders.len();
+        if tells_id {
+            known.id = heard.id;
+        }
         if count > known.leaders.len() {
             known.leaders.resize(count, Leader::NONE);
         }
@@ -167,14 +257,56 @@ impl Cluster {
             let Some(known) = usize::try_from(partition.index).ok().and_then(|at| known.leaders.get_mut(at)) else {
                 continue;
             };
+            let doubt = match self.doubts.is_empty() {
+                true => None,
+                false => self.doubts.get_mut(&(name.clone(), partition.index)).filter(|doubt| doubt.is_of(*known)),
+            };
             if leader.epoch >= known.epoch || leader.epoch < 0 {
                 news |= *known != leader;
+                doubt.filter(|_| *known == leader).into_iter().for_each(Doubt::confirm);
+                *known = leader;
+            } else if let Some(leader) = doubt.and_then(|doubt| doubt.contradict(leader, now, self.any_epoch_back)) {
+                news = true;
                 *known = leader;
             }
         }
         let change = TopicChange::Known { partitions: known.leaders.len(), recreated };
         self.changes += u64::from(news);
         change
+    }
+
+    /// The leader that is known of this partition refuses, or nobody can connect to it.
+    pub fn doubt(&mut self, topic: &Arc<str>, partition: i32, now: Duration) {
+        let leader = self.leader(topic, partition);
+        let doubt = self.doubts.entry((topic.clone(), partition)).or_insert_with(|| Doubt::new(leader, now));
+        if !doubt.is_of(leader) {
+            *doubt = Doubt::new(leader, now);
+        }
+    }
+
+    /// Since when the leader that is known, or the one before, has been of no use.
+    #[cfg(feature = "testing")]
+    pub fn doubted_since(&self, topic: &Arc<str>, partition: i32) -> Option<Duration> {
+        self.doubts.get(&(topic.clone(), partition)).map(Doubt::since)
+    }
+
+    /// The leader that is known of this partition is of use, or nobody needs it.
+    pub fn trust(&mut self, topic: &Arc<str>, partition: i32) {
+        if !self.doubts.is_empty() {
+            self.doubts.remove(&(topic.clone(), partition));
+        }
+    }
+
+    /// A broker that should know this topic by its id does not.
+    pub fn refuse_id(&mut self, topic: &str, id: TopicId) {
+        if let Some(topic) = self.topics.get_mut(topic).filter(|topic| topic.id == id && id != TopicId::default()) {
+            topic.id_refused = true;
+        }
+    }
+
+    /// Counts the clusters that were believed one after the other.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Counts what answers told that was new.
@@ -187,6 +319,19 @@ impl Cluster {
         for leader in self.topics.values_mut().flat_map(|topic| &mut topic.leaders) {
             leader.epoch = Leader::NONE.epoch;
         }
+        (self.id, self.another) = (None, None);
+        self.doubts.clear();
+    }
+
+    /// Believes the next answer on the leaders that are of no use, whatever epochs it has.
+    pub fn forget_doubted_epochs(&mut self) {
+        for ((topic, partition), _) in self.doubts.drain() {
+            let leaders = self.topics.get_mut(&topic).map(|topic| &mut topic.leaders);
+            if let Some(leader) = leaders.and_then(|all| all.get_mut(usize::try_from(partition).ok()?)) {
+                leader.epoch = Leader::NONE.epoch;
+            }
+        }
+        (self.id, self.another) = (None, None);
     }
 
     /// Who leads this partition.
@@ -231,9 +376,9 @@ mod tests {
     #[test]
     fn an_answer_without_a_broker_changes_nothing() {
         let mut cluster = Cluster::default();
-        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), |_| true).unwrap();
+        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), Duration::ZERO, |_| true).unwrap();
         let spoiled = MetadataResponse { brokers: vec![broker(3, "host", 0)], ..answer(ErrorCode::NONE, vec![]) };
-        let error = cluster.merge(&spoiled, |_| true).unwrap_err();
+        let error = cluster.merge(&spoiled, Duration::ZERO, |_| true).unwrap_err();
         assert_eq!(error, "its metadata names no broker to connect to (broker 3 has port 0)");
         assert_eq!((cluster.brokers.len(), cluster.leader("t", 0).node), (1, 1));
     }
@@ -242,7 +387,7 @@ mod tests {
     fn indexes_and_names_from_the_network_allocate_nothing() {
         let mut cluster = Cluster::default();
         let partitions = [i32::MAX, 1_000_000_000, -1, i32::MIN, 0, 0].map(|index| partition(index, 1, 0)).to_vec();
-        let changes = cluster.merge(&answer(ErrorCode::NONE, partitions), |name| name == "t").unwrap();
+        let changes = cluster.merge(&answer(ErrorCode::NONE, partitions), Duration::ZERO, |name| name == "t").unwrap();
         // One: no other index is accounted for by the entries.
         assert_eq!(changes, [("t".into(), TopicChange::Known { partitions: 1, recreated: false })]);
         assert_eq!((cluster.leader("t", 0).node, cluster.leader("t", 1)), (1, Leader::NONE));
@@ -252,11 +397,12 @@ mod tests {
     #[test]
     fn a_topic_without_partitions_says_nothing_but_its_error() {
         let mut cluster = Cluster::default();
-        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), |_| true).unwrap();
+        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), Duration::ZERO, |_| true).unwrap();
         for partitions in [vec![], vec![partition(-1, 1, 1)], vec![partition(i32::MAX, 1, 1)]] {
-            assert_eq!(cluster.merge(&answer(ErrorCode::NONE, partitions), |_| true), Ok(vec![]));
+            assert_eq!(cluster.merge(&answer(ErrorCode::NONE, partitions), Duration::ZERO, |_| true), Ok(vec![]));
         }
-        let changes = cluster.merge(&answer(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, vec![]), |name| name == "t");
+        let changes =
+            cluster.merge(&answer(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, vec![]), Duration::ZERO, |name| name == "t");
         assert_eq!(changes, Ok(vec![("t".into(), TopicChange::Refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))]));
         assert_eq!(cluster.leader("t", 0).node, 1, "what was known stays");
     }

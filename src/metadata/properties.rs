@@ -16,6 +16,9 @@ const PARTITIONS: i32 = 8;
 struct Model {
     brokers: BTreeMap<i32, (String, u16)>,
     ids: BTreeMap<String, TopicId>,
+    /// Another id that was told last, and ids that were replaced.
+    told: BTreeMap<String, TopicId>,
+    former: BTreeMap<String, Vec<TopicId>>,
     counts: BTreeMap<String, i32>,
     leaders: BTreeMap<(String, i32), (i32, i32)>,
 }
@@ -42,8 +45,19 @@ impl Model {
         let Some(highest) = highest else {
             return (heard.error != ErrorCode::NONE).then_some(TopicChange::Refused(heard.error));
         };
-        let known = self.ids.insert(name.clone(), heard.id).unwrap_or_default();
+        let known = self.ids.get(&name).copied().unwrap_or_default();
         let recreated = known != [0; 16] && heard.id != [0; 16] && known != heard.id;
+        let told = if recreated { self.told.insert(name.clone(), heard.id) } else { self.told.remove(&name) };
+        // Twice in a row, and not what was replaced: nobody refuses the one that is known.
+        let former = self.former.entry(name.clone()).or_default();
+        if recreated && (told != Some(heard.id) || former.contains(&heard.id)) {
+            return Some(TopicChange::Unsure);
+        }
+        if recreated {
+            former.push(known);
+            self.told.remove(&name);
+        }
+        self.ids.insert(name.clone(), if heard.id == [0; 16] { known } else { heard.id });
         let before = if recreated { 0 } else { self.counts.get(&name).copied().unwrap_or(0) };
         if recreated {
             self.leaders.retain(|(of, _), _| *of != name);
@@ -92,11 +106,8 @@ fn topic() -> impl Strategy<Value = Topic> {
         indexed.collect::<Vec<_>>()
     });
     let partitions = prop_oneof![3 => all, 1 => vec(partition(), 0..6)];
-    (name, error, 0..3_u8, partitions).prop_map(|(name, error, id, partitions)| Topic {
-        error: ErrorCode(error),
-        name: name.map(str::to_owned),
-        id: [id; 16],
-        partitions,
+    (name, error, prop_oneof![1 => Just(0_u8), 6 => 1..4_u8], partitions).prop_map(|(name, error, id, partitions)| {
+        Topic { error: ErrorCode(error), name: name.map(str::to_owned), id: [id; 16], partitions }
     })
 }
 
@@ -114,11 +125,11 @@ fn leaders(cluster: &Cluster) -> Vec<Leader> {
 
 proptest! {
     #[test]
-    fn as_the_model_has_it(answers in vec(answer(), 1..12)) {
+    fn as_the_model_has_it(answers in vec(answer(), 1..16)) {
         let (mut cluster, mut model) = (Cluster::default(), Model::default());
         for response in answers {
             let (before, counts) = (leaders(&cluster), model.counts.clone());
-            let changes = cluster.merge(&response, |_| true).ok();
+            let changes = cluster.merge(&response, Duration::ZERO, |_| true).ok();
             let changes =
                 changes.map(|all| all.into_iter().map(|(name, change)| (name.to_string(), change)).collect::<Vec<_>>());
             let recreated = changes.iter().flatten().any(|(_, change)| matches!(change, TopicChange::Known { recreated: true, .. }));
@@ -144,6 +155,110 @@ proptest! {
             let brokers: BTreeMap<_, _> =
                 cluster.brokers.iter().map(|(id, address)| (*id, (address.host.clone(), address.port))).collect();
             prop_assert_eq!(&brokers, &model.brokers);
+        }
+    }
+}
+
+/// One answer about one partition, so much later than the one before; and whether its leader is of no use by then.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    later_ms: u64,
+    doubted: bool,
+    leader: Leader,
+}
+
+fn heard() -> impl Strategy<Value = Heard> {
+    let epoch = prop_oneof![8 => 0..6_i32, 1 => Just(2_000), 1 => Just(i32::MAX), 1 => Just(-1)];
+    (0..4_000_u64, proptest::bool::weighted(0.8), -1..3_i32, epoch).prop_map(|(later_ms, doubted, node, epoch)| Heard {
+        later_ms,
+        doubted,
+        leader: Leader { node, epoch },
+    })
+}
+
+fn answer_of(leader: Leader) -> MetadataResponse {
+    let broker = Broker { node_id: 0, host: "h".into(), port: 1, rack: None };
+    let (leader_id, leader_epoch) = (leader.node, leader.epoch);
+    let partition = Partition { error: ErrorCode::NONE, index: 0, leader_id, leader_epoch, replicas: 1, in_sync: 1 };
+    let topic = Topic { error: ErrorCode::NONE, name: Some("a".into()), id: [1; 16], partitions: vec![partition] };
+    MetadataResponse { brokers: vec![broker], topics: vec![topic], ..MetadataResponse::default() }
+}
+
+proptest! {
+    /// What is known goes back to an earlier epoch when, and only when, it has been of no use for long and most answers
+    /// since then contradict it: recounted from the list of all answers.
+    #[test]
+    fn an_earlier_epoch_is_believed_in_time_and_for_a_reason(
+        answers in vec(heard(), 1..40),
+        any: bool,
+    ) {
+        let name: Arc<str> = "a".into();
+        let mut cluster = Cluster::new(any);
+        let mut now = Duration::ZERO;
+        // Since this answer, and that time, the leader that is known has been of no use.
+        let mut doubted: Option<(usize, Duration)> = None;
+        for (at, heard) in answers.iter().enumerate() {
+            now += Duration::from_millis(heard.later_ms);
+            let known = cluster.leader("a", 0);
+            if heard.doubted && at > 0 {
+                cluster.doubt(&name, 0, now);
+                doubted.get_or_insert((at, now));
+            } else {
+                cluster.trust(&name, 0);
+                doubted = None;
+            }
+            cluster.merge(&answer_of(heard.leader), now, |_| true).unwrap();
+            let since = doubted.map_or(&[][..], |(from, _)| &answers[from..=at]);
+            let earlier = |heard: &&Heard| heard.leader.epoch >= 0 && heard.leader.epoch < known.epoch;
+            let contradict: Vec<Leader> = since.iter().filter(earlier).map(|heard| heard.leader).collect();
+            let confirm = since.iter().filter(|heard| heard.leader == known).count();
+            let best = contradict.iter().rev().filter(|leader| leader.node >= 0).max_by_key(|leader| leader.epoch);
+            let long = doubted.is_some_and(|(_, since)| now >= since + BELIEVED);
+            let enough = contradict.len() >= 2 && contradict.len() > confirm && earlier(&heard);
+            let expected = match best {
+                _ if heard.leader.epoch < 0 || heard.leader.epoch >= known.epoch => heard.leader,
+                Some(best) if long && enough && (any || known.epoch - best.epoch > 1000) => *best,
+                _ => known,
+            };
+            let after = cluster.leader("a", 0);
+            // Of two with one epoch the newer one, or the older one: nobody can tell.
+            prop_assert_eq!(after.epoch, expected.epoch, "at {:?}: {:?}", now, since);
+            prop_assert!(after == expected || contradict.contains(&after));
+            if after != known {
+                doubted = None;
+            }
+        }
+    }
+
+    /// However wrong one answer was: those that follow set it right, if it is of no use.
+    #[test]
+    fn no_answer_holds_for_ever(
+        before in proptest::option::of((0..3_i32, 0..9_i32)),
+        wrong in (-1..3_i32, any::<i32>(), any::<u8>()),
+        right in (0..3_i32, 0..9_i32),
+        step_ms in 1..3_000_u64,
+    ) {
+        let name: Arc<str> = "a".into();
+        let mut cluster = Cluster::new(true);
+        if let Some((node, epoch)) = before {
+            let epoch = epoch.min(right.1);
+            cluster.merge(&answer_of(Leader { node, epoch }), Duration::ZERO, |_| true).unwrap();
+        }
+        let mut spoiled = answer_of(Leader { node: wrong.0, epoch: wrong.1 });
+        spoiled.topics[0].id = [wrong.2; 16];
+        let _ = cluster.merge(&spoiled, Duration::ZERO, |_| true);
+        let right = Leader { node: right.0, epoch: right.1 };
+        let mut now = Duration::ZERO;
+        let limit = 2 * BELIEVED + Duration::from_millis(4 * step_ms);
+        while cluster.leader("a", 0) != right || cluster.topics["a"].id != [1; 16] {
+            prop_assert!(now <= limit, "{:?} and {:?} after {:?}", cluster.leader("a", 0), cluster.topics["a"].id, now);
+            now += Duration::from_millis(step_ms);
+            cluster.doubt(&name, 0, now);
+            let id = cluster.topics["a"].id;
+            if id != [1; 16] {
+                cluster.refuse_id("a", id);
+            }
+            cluster.merge(&answer_of(right), now, |_| true).unwrap();
         }
     }
 }

@@ -182,6 +182,7 @@ impl Sender {
         }
         if error.is_invalid_metadata() {
             self.want_metadata();
+            self.note_refusal(&batch, error);
         }
         let hint = answer.leader.filter(|_| names_leader(error));
         cut_out::tidy(&mut answer.refused, batch.count);

@@ -276,6 +276,11 @@ impl Connection {
         }
     }
 
+    /// When it was begun.
+    pub fn begun(&self) -> Duration {
+        self.setup_deadline.saturating_sub(self.setup_timeout)
+    }
+
     /// A correlation id for the next request; wraps.
     pub fn correlate(&mut self) -> i32 {
         let id = self.next_correlation;

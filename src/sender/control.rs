@@ -41,6 +41,10 @@ pub struct Control {
     failures: u32,
     /// Answers in a row that told nothing new.
     stale: u32,
+    /// Answers in a row that did not help somebody who waits.
+    pub(super) lacking: u32,
+    /// The last answer did not help: the next question goes to another broker.
+    pub(super) leave: bool,
     /// Metadata was asked for last: if a producer id is wanted too, that comes next.
     pub(super) identity_next: bool,
     /// Since when metadata has been wanted and not been got.
@@ -184,6 +188,9 @@ impl Sender {
         // In turn: metadata that never comes must not keep the producer id from being asked for.
         let identity_first = self.control.identity_next && identity && versions.init_producer_id.is_some();
         if metadata && !identity_first {
+            if self.leave_lagging(id) {
+                return;
+            }
             self.ask_metadata(id, versions.metadata);
         } else if let Some(version) = versions.init_producer_id {
             self.ask_producer_id(id, version);
@@ -241,34 +248,34 @@ impl Sender {
         let now = self.now.monotonic;
         if response.error != ErrorCode::NONE {
             if response.error == ErrorCode::REBOOTSTRAP_REQUIRED {
-                self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)");
+                self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)", true);
             }
             return Err(format!("it answers Metadata with {}: {}", response.error, response.error.describe()));
         }
-        let before = self.cluster.changes();
+        self.doubt_leaders();
+        let (before, generation) = (self.cluster.changes(), self.cluster.generation());
         // One without brokers may come from a broker that is starting: another one is asked.
-        let changes = self.cluster.merge(&response, |name| self.topic_index.contains_key(name))?;
-        (self.control.asked, self.control.wanting_since) = (false, None);
+        let changes = self.cluster.merge(&response, now, |name| self.topic_index.contains_key(name))?;
+        if self.cluster.generation() != generation {
+            self.leave_cluster();
+        }
+        self.control.asked = false;
         if let Some(id) = &response.cluster_id {
             self.shared.cluster.set_id(id);
         }
         // Who waits on asks again.
         self.control.growth_wanted = false;
         self.control.last_answer = now;
-        let connection = self.connections.get(&id);
-        let source = connection.map(|connection| connection.name.clone());
-        let peer = connection.map(|connection| connection.peer);
+        let source = self.connections.get(&id).map(|connection| connection.name.clone());
         self.control.source = source.clone();
         self.prove(id);
-        if let Some(endpoint) = peer.and_then(|peer| self.endpoint(peer)) {
-            endpoint.asked_in_vain = 0;
-        }
         let trouble = self.note_unanswered(&changes);
         let mut troubled = trouble.is_some();
         self.shared.set_trouble(trouble.zip(source.as_ref()).map(|(why, source)| format!("{source}: {why}")));
         self.take_brokers();
         self.note_metadata(None);
         self.throttle(id, response.throttle_ms);
+        let (mut missing, mut unsure) = (false, false);
         for (name, change) in changes {
             let Some(at) = self.topic_index.get(&name).map(|at| *at as usize) else { continue };
             match change {
@@ -276,8 +283,13 @@ impl Sender {
                     troubled |= self.take_topic(at, partitions, recreated);
                     self.note_topic(&name, None);
                 }
+                TopicChange::Unsure => {
+                    unsure = true;
+                    let known = self.topics[at].partitions.len();
+                    self.take_topic(at, known, false);
+                }
                 TopicChange::Refused(error) => {
-                    troubled = true;
+                    (troubled, missing) = (true, missing | self.topics[at].partitions.is_empty());
                     let error = BrokerError::new(error, None);
                     let error = source.iter().fold(error, |error, source| error.from(source.clone()));
                     self.note_topic(&name, Some(error.to_string()));
@@ -288,12 +300,10 @@ impl Sender {
                 }
             }
         }
-        if troubled {
+        let needed = unsure || self.needs_news();
+        self.judge_answer(id, needed, missing);
+        if troubled || unsure {
             self.metadata_failed();
-            let needed = self.topics.iter().any(|topic| topic.partitions.iter().any(|id| self.needs_leader(*id)));
-            if needed {
-                self.want_metadata();
-            }
         } else {
             self.control.failures = 0;
             let news = self.cluster.changes() != before;
@@ -301,6 +311,9 @@ impl Sender {
             // Not again at once, whatever the batches run into; and the later, the longer it has told nothing new.
             let pause = self.retry_backoff().after(self.control.stale.saturating_add(1), self.random.next());
             self.control.not_before = now + pause;
+        }
+        if needed {
+            self.want_metadata();
         }
         self.consider_active();
         Ok(())
@@ -356,10 +369,5 @@ impl Sender {
         self.control.failures = self.control.failures.saturating_add(1);
         self.control.not_before =
             self.now.monotonic + self.retry_backoff().after(self.control.failures, self.random.next());
-    }
-
-    fn needs_leader(&self, id: u32) -> bool {
-        let partition = &self.partitions[id as usize];
-        !self.nodes.contains_key(&partition.leader) && (partition.active || !partition.queue.is_empty())
     }
 }

@@ -29,6 +29,8 @@ pub struct Endpoint {
     pub trouble: Option<String>,
     /// How often it was asked on the control connection in vain since an answer was of use.
     pub asked_in_vain: u32,
+    /// How many of its answers in a row did not help.
+    pub lagging: u32,
     /// The broker wants no control requests before this time (KIP-219).
     pub spare_until: Duration,
     /// The broker had no InitProducerId when its versions were negotiated last.
@@ -63,6 +65,7 @@ impl Endpoint {
             retry_at: Duration::ZERO,
             trouble: None,
             asked_in_vain: 0,
+            lagging: 0,
             spare_until: Duration::ZERO,
             no_identity: false,
         }
@@ -147,6 +150,11 @@ impl Endpoint {
         } else {
             self.trouble = Some(why);
         }
+    }
+
+    /// How often it was asked without being of use, since it was.
+    pub fn in_vain(&self) -> u32 {
+        self.asked_in_vain.saturating_add(self.lagging)
     }
 
     /// Whether this is one of its addresses, as far as is known.

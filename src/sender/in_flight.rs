@@ -11,7 +11,7 @@ use super::transmit::ConnectionId;
 use crate::accumulator::Partition;
 use crate::completion::CompletionRef;
 use crate::error::BrokerError;
-use crate::metadata::TopicId;
+use crate::metadata::{Leader, TopicId};
 
 /// A run of records of one segment.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +200,8 @@ pub struct PartitionState {
     pub hint: Option<Hint>,
     /// Hints since something was acknowledged.
     pub hints: u32,
+    /// The leader, with its epoch, that was last of no use: it counts while there are failures.
+    pub refused: Option<Leader>,
     /// Batches to be sent (again), in order, before anything new is drained.
     pub queue: VecDeque<Batch>,
     /// Batches handed to a connection and not answered.
@@ -291,6 +293,7 @@ impl PartitionState {
             leader_epoch: -1,
             hint: None,
             hints: 0,
+            refused: None,
             queue: VecDeque::new(),
             unacked: 0,
             unacked_positions: Vec::new(),

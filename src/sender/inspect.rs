@@ -29,10 +29,14 @@ impl Sender {
         self.partitions.iter().map(|partition| &partition.ring)
     }
 
-    /// The leader epochs that it knows of.
-    pub fn leader_epochs(&self) -> impl Iterator<Item = i32> {
+    /// The leader epochs that it knows of, and how long that leader, or the one before, has been of no use.
+    pub fn leader_epochs(&self) -> impl Iterator<Item = (i32, Duration)> {
         let places = self.partitions.iter().map(|partition| &partition.ring.place);
-        places.map(|place| self.cluster.leader(&place.topic, place.partition).epoch)
+        places.map(|place| {
+            let since = self.cluster.doubted_since(&place.topic, place.partition).unwrap_or(self.now.monotonic);
+            let useless = self.now.monotonic.saturating_sub(since);
+            (self.cluster.leader(&place.topic, place.partition).epoch, useless)
+        })
     }
 
     /// What it knows of its partitions, for messages.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Sender;
 use super::connection::{ANSWER_MAX, Asked, Cause, Connection, Event, Peer, Request, Role, State, Versions};
 use super::endpoint::{Endpoint, Step};
+use super::lagging::SLOW_SETUP;
 use super::stranger;
 use super::timers::{Armed, Timer};
 use super::transmit::{Action, ConnectionId, Now, Piece, Transmit};
@@ -97,7 +98,8 @@ impl Sender {
         let timeout = self.endpoint(peer).map_or(setup.base, |endpoint| endpoint.setup_timeout(setup, &mut random));
         self.random = random;
         let mut connection = Connection::new(role, (peer, address), name.into(), now, timeout);
-        connection.armed.at(&mut self.timers, connection.setup_deadline, Timer::Connection(id));
+        let slow = connection.setup_deadline.min(now + SLOW_SETUP);
+        connection.armed.at(&mut self.timers, slow, Timer::Connection(id));
         self.connections.insert(id, connection);
         self.actions.push_back(Action::Connect { connection: id, address });
         id
@@ -271,7 +273,7 @@ impl Sender {
             return Ok(());
         }
         if response.error == ErrorCode::REBOOTSTRAP_REQUIRED {
-            self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)");
+            self.start_again("a broker asks for it (REBOOTSTRAP_REQUIRED)", true);
         }
         if response.error != ErrorCode::NONE {
             return Err(format!("it answers ApiVersions with {}", response.error));
@@ -367,7 +369,7 @@ impl Sender {
         let (request, idle) = (self.config.request_timeout, self.config.connections_max_idle);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.armed.fired(now);
-        let mut next = None;
+        let (mut next, mut is_slow) = (None, false);
         match connection.state {
             State::Connecting | State::Negotiating if now >= connection.setup_deadline => {
                 let what = if connection.state == State::Connecting {
@@ -380,7 +382,11 @@ impl Sender {
                 let why = format!("{what} within {within} ms{progress}; is this a Kafka broker's port?");
                 return self.give_up(id, Cause::Broken, why);
             }
-            State::Connecting | State::Negotiating => next = Some(connection.setup_deadline),
+            State::Connecting | State::Negotiating => {
+                let slow = connection.begun() + SLOW_SETUP;
+                next = Some(if now < slow { slow.min(connection.setup_deadline) } else { connection.setup_deadline });
+                is_slow = now >= slow && connection.role == Role::Lane;
+            }
             State::Ready => {
                 // Throttle time does not count.
                 let since = connection.head_since.max(connection.throttled_until.min(now));
@@ -404,6 +410,9 @@ impl Sender {
         }
         if let Some(next) = next {
             connection.armed.at(&mut self.timers, next, Timer::Connection(id));
+        }
+        if is_slow && self.needs_news() {
+            self.want_metadata();
         }
         self.list_waiting_node(id);
         self.step_control();

@@ -4,8 +4,9 @@
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
 //! or gives up, `split` sends in parts, `cut_out` without the records at fault, `deadline` ends records before others of
 //! their batch, `hint` follows leaders that brokers name,
-//! `control` asks for metadata, `learn` takes over what the answers say, `identity` gets the producer id, `peers` chooses
-//! whom to ask, `lanes` keeps connections, `health` tells people how it stands, `shutdown` ends it all.
+//! `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
+//! gets the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `health` tells people how
+//! it stands, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -22,6 +23,7 @@ mod identity;
 mod in_flight;
 #[cfg(feature = "testing")]
 mod inspect;
+mod lagging;
 mod lanes;
 mod learn;
 mod outbox;
@@ -166,6 +168,7 @@ impl Sender {
     pub fn new(shared: Arc<Shared>, drain: Drain, seed: u64) -> Self {
         let config = shared.config.clone();
         let bootstrap = config.bootstrap_servers.iter().map(|(host, port)| Endpoint::new(host, *port)).collect();
+        let cluster = Cluster::new(config.acks == Acks::All);
         let identity = Identity::new(config.idempotence);
         if identity.ready() {
             shared.identified.store(true, Ordering::Release);
@@ -181,7 +184,7 @@ impl Sender {
             topics: Vec::new(),
             topic_index: HashMap::new(),
             unknown_topics: 0,
-            cluster: Cluster::default(),
+            cluster,
             nodes: BTreeMap::new(),
             waiting_nodes: Vec::new(),
             bootstrap,

@@ -54,7 +54,7 @@ impl Sender {
         let turn = self.control.turn;
         let rotated = |len: usize| (0..len).map(move |at| (at + turn) % len);
         let wants_identity = !self.identity.ready();
-        let rank = |endpoint: &Endpoint| (wants_identity && endpoint.no_identity, endpoint.asked_in_vain);
+        let rank = |endpoint: &Endpoint| (wants_identity && endpoint.no_identity, endpoint.in_vain());
         let mut peers = Vec::with_capacity(nodes.len() + bootstrap);
         for id in rotated(nodes.len()).map(|at| nodes[at]) {
             let Some(node) = self.nodes.get(&id) else { continue };
@@ -100,7 +100,7 @@ impl Sender {
             return;
         }
         let since = *self.control.wanting_since.get_or_insert(now);
-        self.note_metadata(Some(since));
+        self.note_metadata(Some(since.max(self.control.last_answer)));
         if self.config.metadata_recovery != MetadataRecovery::Rebootstrap {
             return;
         }
@@ -108,8 +108,9 @@ impl Sender {
         if now < at {
             return self.control.recovery_armed.at(&mut self.timers, at, Timer::Control);
         }
-        let why = format!("no metadata for {} ms", (now - since).as_millis());
-        self.start_again(&why);
+        let why = format!("no metadata of use for {} ms", (now - since).as_millis());
+        // If brokers did answer, only what they could not help with is in doubt.
+        self.start_again(&why, self.control.lacking == 0);
         if let Some(id) = self.control.connection {
             self.give_up(id, Cause::Broken, why);
         }
@@ -119,7 +120,7 @@ impl Sender {
     /// asked for, their names looked up afresh, and whatever is answered of leaders is believed. The Java client closes
     /// all its connections at this point and forgets the brokers; here batches go on where they are acknowledged, until
     /// the answer names other addresses (KIP-899, KIP-1102).
-    pub(super) fn start_again(&mut self, why: &str) {
+    pub(super) fn start_again(&mut self, why: &str, doubts_all: bool) {
         self.control.wanting_since = Some(self.now.monotonic);
         if self.config.metadata_recovery == MetadataRecovery::None {
             return;
@@ -127,7 +128,11 @@ impl Sender {
         if !std::mem::replace(&mut self.control.bootstrapping, true) {
             tracing::warn!(why, "starting again from bootstrap.servers");
         }
-        self.cluster.forget_epochs();
+        if doubts_all {
+            self.cluster.forget_epochs();
+        } else {
+            self.cluster.forget_doubted_epochs();
+        }
         self.bootstrap.iter_mut().for_each(Endpoint::forget);
     }
 }

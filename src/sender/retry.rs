@@ -153,6 +153,7 @@ impl Sender {
         // What went wrong with an earlier leader says nothing of this one.
         if batch.node == self.partitions[id as usize].leader {
             self.back_off(id);
+            self.suspect_leader(id);
         }
         let partition = &mut self.partitions[id as usize];
         match partition.walk_back {

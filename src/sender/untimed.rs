@@ -172,15 +172,20 @@ impl Sender {
             if let Some(at) = self.expiry_due(id) {
                 check.due(|| format!("the expiry of {}", place()), at, Timer::Expiry(id));
             }
+            let may_leave = self.may_leave_at(id);
             let waits = !partition.queue.is_empty() || partition.seen.first().is_some();
-            if waits && !self.nodes.contains_key(&partition.leader) && !self.control.wanted && !self.control.asked {
+            let now = may_leave.is_none_or(|at| at <= check.now);
+            let wanted = self.control.wanted || self.control.asked;
+            if waits && now && !self.nodes.contains_key(&partition.leader) && !wanted {
                 check.wrong(format!("{} has records and no leader to go to, and metadata is not wanted", place()));
             }
-            match self.may_leave_at(id) {
+            match may_leave {
+                // Its turn comes when its leader's lane can take a request.
+                _ if partition.listed => {}
                 Some(at) if at > check.now => {
                     check.due(|| format!("a batch of {}", place()), at, Timer::Partition(id));
                 }
-                Some(now) if !partition.listed && self.nodes.contains_key(&partition.leader) => {
+                Some(now) if self.nodes.contains_key(&partition.leader) => {
                     // Between a writer's claim and its commit, or when what was too little has become enough by itself (a
                     // limit went down), it leaves with its linger.
                     let at = now + self.config.linger;

@@ -27,7 +27,7 @@ fn a_smaller_topic_of_the_same_name_keeps_the_count() {
     world.run_while(|_| delivery.try_result().is_none());
     world.model.delete_topic("t");
     world.model.create_topic("t", topic_of(1));
-    let until = world.now + 200 * MS;
+    let until = world.now + 500 * MS;
     world.run_until(until);
     assert_eq!(topic.count(), 1);
     assert_eq!((world.shared.stats().accepted, world.shared.stats().delivered), (1, 1));

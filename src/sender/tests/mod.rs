@@ -13,6 +13,7 @@ mod hints;
 mod idempotence;
 mod identity;
 mod interplay;
+mod lagging;
 mod limits;
 mod linger;
 mod metadata;

@@ -32,6 +32,8 @@ sights! {
     LongOutage "broker: away for long",
     Freeze "broker: stands still, then goes on",
     Forget "broker: producer ids forgotten",
+    CutOff "broker: cut off from its controller",
+    CutOffForGood "broker: cut off, while all else is healed",
     LeaderMove "broker: leader moved",
     Leaderless "broker: no leader",
     TopicDeleted "broker: topic deleted",

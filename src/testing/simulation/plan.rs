@@ -44,6 +44,9 @@ pub struct Plan {
     pub limits: u64,
     /// Brokers that have no InitProducerId until all is healed, by node id.
     pub without_identity: Vec<i32>,
+    /// A broker that is cut off from its controller, and on, in thousandths of the steps; and one of them is never healed.
+    pub cut_off: u64,
+    pub cut_off_for_good: bool,
 }
 
 /// Weights of what happens between two looks of the run.
@@ -199,9 +202,16 @@ impl Plan {
             // Where all have one, whole batches end.
             limits: if dice.chance(100) { 950 } else { dice.swarm(300) },
             without_identity: Vec::new(),
+            cut_off: 0,
+            cut_off_for_good: false,
         };
         if dice.chance(40) {
             plan.without_identity = (0..brokers).filter(|_| dice.chance(600)).collect();
+        }
+        if dice.chance(120) {
+            plan.cut_off = dice.of(&[5, 30, 100]);
+            // It takes some tries to find out.
+            plan.cut_off_for_good = dice.chance(600) && plan.delivery_timeout >= 1500 * MS;
         }
         plan
     }

@@ -99,6 +99,8 @@ struct Run {
     free: usize,
     value: Vec<u8>,
     dropped: bool,
+    /// The node that is cut off from its controller.
+    cut_off: Option<i32>,
 }
 
 impl Run {
@@ -151,6 +153,7 @@ impl Run {
             free,
             value: Vec::new(),
             dropped: false,
+            cut_off: None,
         }
     }
 
@@ -380,6 +383,9 @@ impl Run {
             let time = self.dice.of(&[3, 30, 150, 400]) * MS;
             self.world.freeze(node, time);
         }
+        if self.dice.chance(self.plan.cut_off) {
+            self.cut_off(node);
+        }
         if self.dice.chance(habits.limit) {
             self.saw(Sight::LimitChanged);
             let limit = self.dice.of(&[300, 700, 2500, 1 << 20]);
@@ -411,6 +417,22 @@ impl Run {
     fn restart(&mut self, node: i32, away: u32) {
         self.saw(Sight::Restart);
         self.world.kill_for(node, away * MS);
+    }
+
+    /// The node knows only what is known now, from now on; or, if one does, that one catches up.
+    fn cut_off(&mut self, node: i32) {
+        match self.cut_off.take() {
+            Some(node) => {
+                self.world.tell(|| format!("broker {node} catches up"));
+                self.world.model.catch_up(node);
+            }
+            None => {
+                self.saw(Sight::CutOff);
+                self.world.tell(|| format!("broker {node} is cut off"));
+                self.world.model.cut_off(node);
+                self.cut_off = Some(node);
+            }
+        }
     }
 
     fn move_leader(&mut self, topic: usize) {
@@ -496,14 +518,24 @@ impl Run {
             self.world.model.offer_api(node, ApiKey::INIT_PRODUCER_ID.0, true);
             self.world.kill_for(node, MS);
         }
+        // One that is cut off for good has its partitions taken away; nobody else lags behind.
+        match self.cut_off.take() {
+            Some(node) if self.plan.cut_off_for_good => {
+                self.saw(Sight::CutOffForGood);
+                self.cut_off = Some(node);
+            }
+            Some(node) => self.world.model.catch_up(node),
+            None => {}
+        }
+        let sound = self.cut_off.map_or(0, |node| (node + 1) % self.plan.brokers);
         for (topic, name) in NAMES.into_iter().enumerate().take(self.topics.len()) {
             if !self.world.model.topics.contains_key(name) {
                 self.make_topic(topic);
             }
             let leaders: Vec<i32> = self.world.model.topics[name].partitions.iter().map(|p| p.leader).collect();
             for (index, leader) in (0..).zip(leaders) {
-                if leader < 0 {
-                    self.world.model.move_leader(name, index, 0);
+                if leader < 0 || Some(leader) == self.cut_off {
+                    self.world.model.move_leader(name, index, sound);
                 }
             }
         }

@@ -72,7 +72,7 @@ impl World {
             if code != 0 {
                 self.coverage.saw_code(code, base_offset >= 0);
             }
-            let planned = injected & bit(code) != 0 || matches!(code, 0 | 3 | 6 | 10 | 45 | 47 | 100);
+            let planned = injected & bit(code) != 0 || matches!(code, 0 | 3 | 6 | 10 | 19 | 45 | 47 | 100);
             // Of late copies the books know nothing.
             let mut bad = self.next_acted(id).is_none();
             let ledger = self.ledger.take();

@@ -14,6 +14,7 @@ use super::network::{Event, Link, Storm};
 use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
+use crate::metadata::BELIEVED;
 use crate::sender::transmit::{Action, ConnectionId, Now};
 use crate::sender::{Random, Sender, Shared, TopicShared};
 use crate::testing::{BrokerModel, BrokerOptions};
@@ -375,10 +376,11 @@ impl World {
         self.check_hands();
         if self.epochs_grow {
             self.epochs.resize(self.rings, -1);
-            for (newest, epoch) in self.epochs.iter_mut().zip(self.sender.leader_epochs()) {
-                // Brokers before 2.1 do not say.
-                assert!(epoch < 0 || epoch >= *newest, "back from leader epoch {newest} to {epoch}");
-                *newest = epoch.max(*newest);
+            for (newest, (epoch, useless)) in self.epochs.iter_mut().zip(self.sender.leader_epochs()) {
+                // Brokers before 2.1 do not say. What was of no use for long may have been nonsense.
+                let grows = epoch < 0 || epoch >= *newest;
+                assert!(grows || useless >= BELIEVED, "back from leader epoch {newest} to {epoch} after {useless:?}");
+                *newest = if grows { epoch.max(*newest) } else { epoch };
             }
         }
         let possibly = self.shared.tally.read().failed_possibly_written;
