@@ -4,6 +4,7 @@
 //! for ever. It holds only while it is of use. What is of no use gives way to what other answers say, once several of them
 //! have said it and [`BELIEVED`] is over: a broker that lags behind is soon followed by one that does not.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Leader;
@@ -66,23 +67,45 @@ impl Doubt {
     }
 }
 
-/// Another id than the one that is known, and how often answers have told it in a row.
+/// An answer: when it came, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// Monotonic.
+    pub now: Duration,
+    /// The broker's address.
+    pub from: SocketAddr,
+}
+
+/// Another id than the one that is known, which answers in a row have told.
 #[derive(Debug)]
 pub struct Another<T> {
     id: T,
     told: u32,
-    since: Duration,
+    first: Heard,
+    several: bool,
 }
 
 impl<T: PartialEq> Another<T> {
-    /// An answer tells `id`. True when that is no slip: answers in a row have told it, for `time` at least.
-    pub fn hear(slot: &mut Option<Self>, id: T, now: Duration, time: Duration) -> bool {
-        let heard = match slot.take().filter(|another| another.id == id) {
-            Some(another) => Self { told: another.told.saturating_add(1), ..another },
-            None => Self { id, told: 1, since: now },
+    /// An answer tells `id`.
+    pub fn hear(slot: &mut Option<Self>, id: T, heard: Heard) -> &Self {
+        let another = match slot.take().filter(|another| another.id == id) {
+            Some(another) => Self {
+                told: another.told.saturating_add(1),
+                several: another.several || another.first.from != heard.from,
+                ..another
+            },
+            None => Self { id, told: 1, first: heard, several: false },
         };
-        let sure = heard.told >= ANSWERS && now >= heard.since + time;
-        *slot = Some(heard);
-        sure
+        slot.insert(another)
+    }
+
+    /// It is no slip: more than one answer has told it, for long.
+    pub fn is_told_for_long(&self, now: Duration) -> bool {
+        self.told >= ANSWERS && now >= self.first.now + BELIEVED
+    }
+
+    /// Nor is it one broker's alone.
+    pub fn is_told_by_several(&self) -> bool {
+        self.several
     }
 }

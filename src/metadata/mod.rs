@@ -14,8 +14,8 @@ use std::time::Duration;
 pub use self::cluster_name::ClusterName;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::metadata::{MetadataResponse, Topic};
-pub use doubt::BELIEVED;
 use doubt::{Another, Doubt};
+pub use doubt::{BELIEVED, Heard};
 
 /// A 16-byte topic id (KIP-516). All zero: unknown.
 pub type TopicId = [u8; 16];
@@ -133,14 +133,14 @@ impl Cluster {
         Self { any_epoch_back: acks_all, ..Self::default() }
     }
 
-    /// Takes over `response`, which came at `now`, and tells what it said of each topic that is `asked` for. Older leader
+    /// Takes over `response`, heard then and there, and tells what it said of each topic that is `asked` for. Older leader
     /// epochs are ignored unless what is known is doubted, addresses that cannot be connected to are left out, a topic
     /// without an error and without a partition says nothing. An answer without any broker, or of another cluster, changes
     /// nothing; the error says in words what it has instead.
     pub fn merge(
         &mut self,
         response: &MetadataResponse,
-        now: Duration,
+        heard: Heard,
         asked: impl Fn(&str) -> bool,
     ) -> Result<Vec<(Arc<str>, TopicChange)>, String> {
         if response.brokers.len() > BROKERS_MAX {
@@ -158,7 +158,7 @@ impl Cluster {
             return Err(format!("its metadata names no broker to connect to{}", unfit.unwrap_or_default()));
         }
         if let Some(id) = &response.cluster_id {
-            self.hear_cluster(id, now)?;
+            self.hear_cluster(id, heard)?;
         }
         if self.brokers != brokers {
             self.changes += 1;
@@ -174,7 +174,7 @@ impl Cluster {
             let change = match partition_count(topic) {
                 count if count > known && partitions - known + count > PARTITIONS_MAX => TopicChange::TooMany(count),
                 count @ 1.. => {
-                    let change = self.merge_topic(&name, topic, count, now);
+                    let change = self.merge_topic(&name, topic, count, heard);
                     let now = self.topics.get(&name).map_or(0, |topic| topic.leaders.len());
                     partitions = partitions - known + now;
                     change
@@ -188,10 +188,10 @@ impl Cluster {
     }
 
     /// An answer comes from the cluster with this id.
-    fn hear_cluster(&mut self, id: &str, now: Duration) -> Result<(), String> {
+    fn hear_cluster(&mut self, id: &str, heard: Heard) -> Result<(), String> {
         match &self.id {
             Some(known) if known != id => {
-                if !Another::hear(&mut self.another, id.to_owned(), now, BELIEVED) {
+                if !Another::hear(&mut self.another, id.to_owned(), heard).is_told_for_long(heard.now) {
                     return Err(format!("it belongs to cluster '{id}', and the others to '{known}'"));
                 }
                 self.generation += 1;
@@ -206,53 +206,54 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether `heard` means another topic than the one that is known by its name: `None` when that is not sure.
-    fn is_another(&mut self, name: &Arc<str>, heard: &Topic, count: usize, now: Duration) -> Option<bool> {
+    /// Whether `topic` means another one than the one that is known by its name: `None` when that is not sure.
+    fn is_another(&mut self, name: &Arc<str>, topic: &Topic, count: usize, heard: Heard) -> Option<bool> {
         let none = TopicId::default();
-        let doubted = |index: usize| self.doubts.contains_key(&(name.clone(), index as i32));
         let Some(known) = self.topics.get_mut(name) else { return Some(false) };
-        let is_former = known.former.contains(&heard.id);
-        let (wait, refused) = match (known.id == none, heard.id == none) {
+        let fewer = known.id == none && topic.id == none && count < known.leaders.len();
+        let differs = known.id != topic.id && known.id != none && topic.id != none;
+        if !fewer && !differs {
+            // It may be an old answer that tells once more what brokers refuse.
+            known.another.take_if(|_| !known.id_refused);
+            return Some(false);
+        }
+        // Something of the topic that is known is of no use; of its last partitions, where those are gone.
+        let from = if fewer { count as i32 } else { 0 };
+        let useless = known.id_refused || self.doubts.keys().any(|(of, index)| of == name && *index >= from);
+        let another = Another::hear(&mut known.another, if fewer { (none, count) } else { (topic.id, 0) }, heard);
+        let sure = if fewer {
             // Without ids (brokers before 2.8) a topic that was created again shows only where it has fewer partitions.
-            (true, true) if count < known.leaders.len() => (BELIEVED, (count..known.leaders.len()).any(doubted)),
+            useless && another.is_told_for_long(heard.now)
+        } else if known.former.contains(&topic.id) {
             // What was replaced does not come back, unless what replaced it was a slip.
-            (false, false) if is_former => (BELIEVED, known.id_refused),
-            (false, false) if known.id != heard.id && known.id_refused => {
-                known.another = None;
-                return Some(true);
-            }
-            (false, false) if known.id != heard.id => (Duration::ZERO, true),
-            _ => {
-                known.another = None;
-                return Some(false);
-            }
+            useless && another.is_told_for_long(heard.now)
+        } else {
+            useless || another.is_told_by_several() || another.is_told_for_long(heard.now)
         };
-        let heard = if heard.id == none { (none, count) } else { (heard.id, 0) };
-        let sure = Another::hear(&mut known.another, heard, now, wait) && refused;
-        // Fewer partitions without an id are no news, until they are believed.
-        if sure { Some(true) } else { (known.id == none).then_some(false) }
+        // Fewer partitions are no news until they are believed.
+        if sure { Some(true) } else { fewer.then_some(false) }
     }
 
-    fn merge_topic(&mut self, name: &Arc<str>, heard: &Topic, count: usize, now: Duration) -> TopicChange {
-        let Some(recreated) = self.is_another(name, heard, count, now) else { return TopicChange::Unsure };
+    fn merge_topic(&mut self, name: &Arc<str>, topic: &Topic, count: usize, heard: Heard) -> TopicChange {
+        let Some(recreated) = self.is_another(name, topic, count, heard) else { return TopicChange::Unsure };
         let known = self.topics.entry(name.clone()).or_default();
         if recreated {
             known.leaders.clear();
             (known.id_refused, known.another) = (false, None);
             known.former.push(known.id);
-            known.former.retain(|id| *id != heard.id && *id != TopicId::default());
+            known.former.retain(|id| *id != topic.id && *id != TopicId::default());
             known.former.drain(..known.former.len().saturating_sub(FORMER_IDS));
             self.doubts.retain(|(of, _), _| of != name);
         }
-        let tells_id = heard.id != TopicId::default();
-        let mut news = recreated || tells_id && known.id != heard.id || count > known.leaders.len();
+        let tells_id = topic.id != TopicId::default();
+        let mut news = recreated || tells_id && known.id != topic.id || count > known.leaders.len();
         if tells_id {
-            known.id = heard.id;
+            known.id = topic.id;
         }
         if count > known.leaders.len() {
             known.leaders.resize(count, Leader::NONE);
         }
-        for partition in &heard.partitions {
+        for partition in &topic.partitions {
             let leader = Leader { node: partition.leader_id, epoch: partition.leader_epoch };
             let Some(known) = usize::try_from(partition.index).ok().and_then(|at| known.leaders.get_mut(at)) else {
                 continue;
@@ -265,7 +266,9 @@ impl Cluster {
                 news |= *known != leader;
                 doubt.filter(|_| *known == leader).into_iter().for_each(Doubt::confirm);
                 *known = leader;
-            } else if let Some(leader) = doubt.and_then(|doubt| doubt.contradict(leader, now, self.any_epoch_back)) {
+            } else if let Some(leader) =
+                doubt.and_then(|doubt| doubt.contradict(leader, heard.now, self.any_epoch_back))
+            {
                 news = true;
                 *known = leader;
             }
@@ -343,8 +346,12 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
     use super::*;
     use crate::wire::metadata::{Broker, Partition};
+
+    const HEARD: Heard = Heard { now: Duration::ZERO, from: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1) };
 
     fn broker(node_id: i32, host: &str, port: i32) -> Broker {
         Broker { node_id, host: host.to_owned(), port, rack: None }
@@ -376,9 +383,9 @@ mod tests {
     #[test]
     fn an_answer_without_a_broker_changes_nothing() {
         let mut cluster = Cluster::default();
-        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), Duration::ZERO, |_| true).unwrap();
+        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), HEARD, |_| true).unwrap();
         let spoiled = MetadataResponse { brokers: vec![broker(3, "host", 0)], ..answer(ErrorCode::NONE, vec![]) };
-        let error = cluster.merge(&spoiled, Duration::ZERO, |_| true).unwrap_err();
+        let error = cluster.merge(&spoiled, HEARD, |_| true).unwrap_err();
         assert_eq!(error, "its metadata names no broker to connect to (broker 3 has port 0)");
         assert_eq!((cluster.brokers.len(), cluster.leader("t", 0).node), (1, 1));
     }
@@ -387,7 +394,7 @@ mod tests {
     fn indexes_and_names_from_the_network_allocate_nothing() {
         let mut cluster = Cluster::default();
         let partitions = [i32::MAX, 1_000_000_000, -1, i32::MIN, 0, 0].map(|index| partition(index, 1, 0)).to_vec();
-        let changes = cluster.merge(&answer(ErrorCode::NONE, partitions), Duration::ZERO, |name| name == "t").unwrap();
+        let changes = cluster.merge(&answer(ErrorCode::NONE, partitions), HEARD, |name| name == "t").unwrap();
         // One: no other index is accounted for by the entries.
         assert_eq!(changes, [("t".into(), TopicChange::Known { partitions: 1, recreated: false })]);
         assert_eq!((cluster.leader("t", 0).node, cluster.leader("t", 1)), (1, Leader::NONE));
@@ -397,12 +404,11 @@ mod tests {
     #[test]
     fn a_topic_without_partitions_says_nothing_but_its_error() {
         let mut cluster = Cluster::default();
-        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), Duration::ZERO, |_| true).unwrap();
+        cluster.merge(&answer(ErrorCode::NONE, vec![partition(0, 1, 1)]), HEARD, |_| true).unwrap();
         for partitions in [vec![], vec![partition(-1, 1, 1)], vec![partition(i32::MAX, 1, 1)]] {
-            assert_eq!(cluster.merge(&answer(ErrorCode::NONE, partitions), Duration::ZERO, |_| true), Ok(vec![]));
+            assert_eq!(cluster.merge(&answer(ErrorCode::NONE, partitions), HEARD, |_| true), Ok(vec![]));
         }
-        let changes =
-            cluster.merge(&answer(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, vec![]), Duration::ZERO, |name| name == "t");
+        let changes = cluster.merge(&answer(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, vec![]), HEARD, |name| name == "t");
         assert_eq!(changes, Ok(vec![("t".into(), TopicChange::Refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))]));
         assert_eq!(cluster.leader("t", 0).node, 1, "what was known stays");
     }

@@ -16,15 +16,15 @@ const PARTITIONS: i32 = 8;
 struct Model {
     brokers: BTreeMap<i32, (String, u16)>,
     ids: BTreeMap<String, TopicId>,
-    /// Another id that was told last, and ids that were replaced.
-    told: BTreeMap<String, TopicId>,
+    /// Another id that was told last, and by whom first; and ids that were replaced.
+    told: BTreeMap<String, (TopicId, u16)>,
     former: BTreeMap<String, Vec<TopicId>>,
     counts: BTreeMap<String, i32>,
     leaders: BTreeMap<(String, i32), (i32, i32)>,
 }
 
 impl Model {
-    fn merge(&mut self, response: &MetadataResponse) -> Option<Vec<(String, TopicChange)>> {
+    fn merge(&mut self, response: &MetadataResponse, from: u16) -> Option<Vec<(String, TopicChange)>> {
         let usable = |broker: &&Broker| !broker.host.is_empty() && (1..=65_535).contains(&broker.port);
         let brokers: Vec<_> = response.brokers.iter().filter(usable).collect();
         if brokers.is_empty() {
@@ -34,11 +34,11 @@ impl Model {
         let all = &response.topics;
         let first = |at: usize| all[at].name.is_some() && all[..at].iter().all(|topic| topic.name != all[at].name);
         let named = (0..all.len()).filter(|at| first(*at)).map(|at| &all[at]);
-        Some(named.filter_map(|topic| Some((topic.name.clone().unwrap(), self.topic(topic)?))).collect())
+        Some(named.filter_map(|topic| Some((topic.name.clone().unwrap(), self.topic(topic, from)?))).collect())
     }
 
     /// `None`: the answer says nothing of the topic.
-    fn topic(&mut self, heard: &Topic) -> Option<TopicChange> {
+    fn topic(&mut self, heard: &Topic, from: u16) -> Option<TopicChange> {
         let name = heard.name.clone().unwrap();
         let entries = heard.partitions.len() as i32;
         let highest = heard.partitions.iter().map(|p| p.index).filter(|index| (0..entries).contains(index)).max();
@@ -47,15 +47,18 @@ impl Model {
         };
         let known = self.ids.get(&name).copied().unwrap_or_default();
         let recreated = known != [0; 16] && heard.id != [0; 16] && known != heard.id;
-        let told = if recreated { self.told.insert(name.clone(), heard.id) } else { self.told.remove(&name) };
-        // Twice in a row, and not what was replaced: nobody refuses the one that is known.
+        let told = self.told.remove(&name).filter(|(id, _)| *id == heard.id);
+        // By two, in a row, and not what was replaced: nobody refuses the one that is known, and no time goes by.
         let former = self.former.entry(name.clone()).or_default();
-        if recreated && (told != Some(heard.id) || former.contains(&heard.id)) {
+        if recreated && (told.is_none_or(|(_, first)| first == from) || former.contains(&heard.id)) {
+            // Of what several have told everyone is one of several.
+            let first =
+                if told.is_some_and(|(_, first)| first != from) { 0 } else { told.map_or(from, |(_, first)| first) };
+            self.told.insert(name, (heard.id, first));
             return Some(TopicChange::Unsure);
         }
         if recreated {
             former.push(known);
-            self.told.remove(&name);
         }
         self.ids.insert(name.clone(), if heard.id == [0; 16] { known } else { heard.id });
         let before = if recreated { 0 } else { self.counts.get(&name).copied().unwrap_or(0) };
@@ -125,16 +128,16 @@ fn leaders(cluster: &Cluster) -> Vec<Leader> {
 
 proptest! {
     #[test]
-    fn as_the_model_has_it(answers in vec(answer(), 1..16)) {
+    fn as_the_model_has_it(answers in vec((answer(), 1..3_u16), 1..16)) {
         let (mut cluster, mut model) = (Cluster::default(), Model::default());
-        for response in answers {
+        for (response, from) in answers {
             let (before, counts) = (leaders(&cluster), model.counts.clone());
-            let changes = cluster.merge(&response, Duration::ZERO, |_| true).ok();
+            let changes = cluster.merge(&response, heard_at(Duration::ZERO, from), |_| true).ok();
             let changes =
                 changes.map(|all| all.into_iter().map(|(name, change)| (name.to_string(), change)).collect::<Vec<_>>());
             let recreated = changes.iter().flatten().any(|(_, change)| matches!(change, TopicChange::Known { recreated: true, .. }));
             let old_broker = response.topics.iter().flat_map(|t| &t.partitions).any(|p| p.leader_epoch < 0);
-            prop_assert_eq!(changes, model.merge(&response));
+            prop_assert_eq!(changes, model.merge(&response, from));
             let after = leaders(&cluster);
             if !recreated && !old_broker {
                 for (before, after) in before.iter().zip(&after) {
@@ -159,17 +162,21 @@ proptest! {
     }
 }
 
+fn heard_at(now: Duration, from: u16) -> Heard {
+    Heard { now, from: std::net::SocketAddr::from(([127, 0, 0, 1], from)) }
+}
+
 /// One answer about one partition, so much later than the one before; and whether its leader is of no use by then.
 #[derive(Clone, Copy, Debug)]
-struct Heard {
+struct Step {
     later_ms: u64,
     doubted: bool,
     leader: Leader,
 }
 
-fn heard() -> impl Strategy<Value = Heard> {
+fn step() -> impl Strategy<Value = Step> {
     let epoch = prop_oneof![8 => 0..6_i32, 1 => Just(2_000), 1 => Just(i32::MAX), 1 => Just(-1)];
-    (0..4_000_u64, proptest::bool::weighted(0.8), -1..3_i32, epoch).prop_map(|(later_ms, doubted, node, epoch)| Heard {
+    (0..4_000_u64, proptest::bool::weighted(0.8), -1..3_i32, epoch).prop_map(|(later_ms, doubted, node, epoch)| Step {
         later_ms,
         doubted,
         leader: Leader { node, epoch },
@@ -189,7 +196,7 @@ proptest! {
     /// since then contradict it: recounted from the list of all answers.
     #[test]
     fn an_earlier_epoch_is_believed_in_time_and_for_a_reason(
-        answers in vec(heard(), 1..40),
+        answers in vec(step(), 1..40),
         any: bool,
     ) {
         let name: Arc<str> = "a".into();
@@ -207,9 +214,9 @@ proptest! {
                 cluster.trust(&name, 0);
                 doubted = None;
             }
-            cluster.merge(&answer_of(heard.leader), now, |_| true).unwrap();
+            cluster.merge(&answer_of(heard.leader), heard_at(now, 1), |_| true).unwrap();
             let since = doubted.map_or(&[][..], |(from, _)| &answers[from..=at]);
-            let earlier = |heard: &&Heard| heard.leader.epoch >= 0 && heard.leader.epoch < known.epoch;
+            let earlier = |heard: &&Step| heard.leader.epoch >= 0 && heard.leader.epoch < known.epoch;
             let contradict: Vec<Leader> = since.iter().filter(earlier).map(|heard| heard.leader).collect();
             let confirm = since.iter().filter(|heard| heard.leader == known).count();
             let best = contradict.iter().rev().filter(|leader| leader.node >= 0).max_by_key(|leader| leader.epoch);
@@ -242,11 +249,11 @@ proptest! {
         let mut cluster = Cluster::new(true);
         if let Some((node, epoch)) = before {
             let epoch = epoch.min(right.1);
-            cluster.merge(&answer_of(Leader { node, epoch }), Duration::ZERO, |_| true).unwrap();
+            cluster.merge(&answer_of(Leader { node, epoch }), heard_at(Duration::ZERO, 1), |_| true).unwrap();
         }
         let mut spoiled = answer_of(Leader { node: wrong.0, epoch: wrong.1 });
         spoiled.topics[0].id = [wrong.2; 16];
-        let _ = cluster.merge(&spoiled, Duration::ZERO, |_| true);
+        let _ = cluster.merge(&spoiled, heard_at(Duration::ZERO, 1), |_| true);
         let right = Leader { node: right.0, epoch: right.1 };
         let mut now = Duration::ZERO;
         let limit = 2 * BELIEVED + Duration::from_millis(4 * step_ms);
@@ -258,7 +265,7 @@ proptest! {
             if id != [1; 16] {
                 cluster.refuse_id("a", id);
             }
-            cluster.merge(&answer_of(right), now, |_| true).unwrap();
+            cluster.merge(&answer_of(right), heard_at(now, 1), |_| true).unwrap();
         }
     }
 }

@@ -12,7 +12,7 @@ use super::timers::{Armed, Timer};
 use super::transmit::ConnectionId;
 use super::{Sender, TopicShared, TopicState};
 use crate::error::BrokerError;
-use crate::metadata::{PARTITIONS_MAX, TopicChange};
+use crate::metadata::{Heard, PARTITIONS_MAX, TopicChange};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
 use crate::wire::metadata;
@@ -255,7 +255,9 @@ impl Sender {
         self.doubt_leaders();
         let (before, generation) = (self.cluster.changes(), self.cluster.generation());
         // One without brokers may come from a broker that is starting: another one is asked.
-        let changes = self.cluster.merge(&response, now, |name| self.topic_index.contains_key(name))?;
+        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
+        let heard = Heard { now, from: connection.address };
+        let changes = self.cluster.merge(&response, heard, |name| self.topic_index.contains_key(name))?;
         if self.cluster.generation() != generation {
             self.leave_cluster();
         }
@@ -301,12 +303,16 @@ impl Sender {
             }
         }
         let needed = unsure || self.needs_news();
+        let news = self.cluster.changes() != before;
+        if news {
+            // Whoever did not help before may do now.
+            self.control.lacking = 0;
+        }
         self.judge_answer(id, needed, missing);
         if troubled || unsure {
             self.metadata_failed();
         } else {
             self.control.failures = 0;
-            let news = self.cluster.changes() != before;
             self.control.stale = if news { 0 } else { self.control.stale.saturating_add(1) };
             // Not again at once, whatever the batches run into; and the later, the longer it has told nothing new.
             let pause = self.retry_backoff().after(self.control.stale.saturating_add(1), self.random.next());

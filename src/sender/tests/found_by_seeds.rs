@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::world::World;
 use crate::config::ProducerConfig;
+use crate::metadata::BELIEVED;
 use crate::testing::{BrokerOptions, Fault, TopicOptions};
 
 const MS: Duration = Duration::from_millis(1);
@@ -27,7 +28,8 @@ fn a_smaller_topic_of_the_same_name_keeps_the_count() {
     world.run_while(|_| delivery.try_result().is_none());
     world.model.delete_topic("t");
     world.model.create_topic("t", topic_of(1));
-    let until = world.now + 500 * MS;
+    // One broker alone tells it, and nobody refuses anything.
+    let until = world.now + BELIEVED + 2000 * MS;
     world.run_until(until);
     assert_eq!(topic.count(), 1);
     assert_eq!((world.shared.stats().accepted, world.shared.stats().delivered), (1, 1));

@@ -276,7 +276,7 @@ fn a_topic_id_that_is_wrong_does_not_hold() {
     let mut stage = Stage::new(options, config().metadata_max_age(SECOND), "127.0.0.1:1000");
     let topic = stage.topic("t");
     stage.spoil = Some(Box::new(|_, response| response.topics.iter_mut().for_each(|topic| topic.id = [9; 16])));
-    stage.run(5 * SECOND);
+    stage.run(8 * SECOND);
     assert_eq!(stage.sender.cluster.topics["t"].id, [9; 16]);
     stage.spoil = None;
     let took = takes(&mut stage, &topic, 0);

@@ -210,8 +210,9 @@ impl Plan {
         }
         if dice.chance(120) {
             plan.cut_off = dice.of(&[5, 30, 100]);
-            // It takes some tries to find out.
-            plan.cut_off_for_good = dice.chance(600) && plan.delivery_timeout >= 1500 * MS;
+            // It takes some tries to find out, and longer where a topic that it knows was replaced.
+            let least = if plan.recreates { 20_000 * MS } else { 1500 * MS };
+            plan.cut_off_for_good = dice.chance(600) && plan.delivery_timeout >= least;
         }
         plan
     }
