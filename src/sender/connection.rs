@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::in_flight::Batch;
+use super::lagging::SLOW_SETUP;
 use super::timers::Armed;
 use crate::wire::api_versions::ApiRange;
 use crate::wire::frame::{FRAME_MAX, FrameReader};
@@ -217,6 +218,8 @@ pub struct Connection {
     pub setup_timeout: Duration,
     /// Set-up must be done by then.
     pub setup_deadline: Duration,
+    /// If it is not up by then, another one is begun beside it.
+    pub rival_at: Option<Duration>,
     /// The broker asked us to send nothing before this time (KIP-219).
     pub throttled_until: Duration,
     /// For how many milliseconds it last asked for that.
@@ -255,6 +258,7 @@ impl Connection {
             head_since: now,
             setup_timeout,
             setup_deadline: now + setup_timeout,
+            rival_at: None,
             throttled_until: Duration::ZERO,
             throttle_ms: 0,
             last_used: now,
@@ -279,6 +283,18 @@ impl Connection {
     /// When it was begun.
     pub fn begun(&self) -> Duration {
         self.setup_deadline.saturating_sub(self.setup_timeout)
+    }
+
+    /// Something was asked, and nothing of an answer has come.
+    pub fn is_silent(&self) -> bool {
+        !self.unanswered.is_empty() && self.frames.buffered() == 0
+    }
+
+    /// As long as it is not up: when it is to be looked at next.
+    pub fn next_look(&self, now: Duration) -> Duration {
+        let slow = self.begun() + SLOW_SETUP;
+        let looks = [self.rival_at, Some(slow)].into_iter().flatten().filter(|at| *at > now);
+        looks.chain([self.setup_deadline]).min().unwrap_or(self.setup_deadline)
     }
 
     /// A correlation id for the next request; wraps.

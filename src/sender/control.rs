@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Asked, Cause, Peer};
+use super::connection::{Asked, Cause, Peer, Role};
 use super::idempotence::Identity;
 use super::timers::{Armed, Timer};
 use super::transmit::ConnectionId;
@@ -29,6 +29,12 @@ const WORTH_A_CONNECTION: Duration = Duration::from_secs(1);
 pub struct Control {
     /// The connection, once it is begun.
     pub connection: Option<ConnectionId>,
+    /// Others that are on their way to its place.
+    pub(super) rivals: Vec<ConnectionId>,
+    /// A name is looked up for the next of them, beside this one.
+    pub(super) rival_looked_up: Option<ConnectionId>,
+    /// Questions in a row that were asked elsewhere before they were answered.
+    pub(super) overtaken: u32,
     /// Rotates over the peers, so that a bad one is not asked for ever.
     pub(super) turn: usize,
     /// Peers tried in vain since one was of use, and when the next may be.
@@ -62,21 +68,20 @@ pub struct Control {
 }
 
 impl Sender {
-    /// This connection is gone, for that reason; `proven`: it was of use. What was asked on it must be asked again.
-    pub(super) fn lose_control(&mut self, id: ConnectionId, peer: Peer, proven: bool, trouble: &str) {
-        if self.control.connection == Some(id) {
-            self.control.connection = None;
-            let asked = std::mem::take(&mut self.control.asked) || matches!(self.identity, Identity::Asked { .. });
-            self.lose_identity_request(trouble);
+    /// This connection is gone, for that reason; `of_use`: it was, or could have been. What was asked on it must be asked
+    /// again.
+    pub(super) fn lose_control(&mut self, id: ConnectionId, peer: Peer, of_use: bool, trouble: &str) {
+        let mut in_vain = !of_use;
+        if self.leave_place(Role::Control, peer, id) {
             // A peer that answered once may have fallen silent since: the others come first now.
-            if (asked || !proven)
-                && let Some(endpoint) = self.endpoint(peer)
-            {
-                endpoint.asked_in_vain = endpoint.asked_in_vain.saturating_add(1);
-            }
-            if !proven {
-                self.control_failed();
-            }
+            in_vain |= std::mem::take(&mut self.control.asked) || matches!(self.identity, Identity::Asked { .. });
+            self.lose_identity_request(trouble);
+        }
+        if in_vain && let Some(endpoint) = self.endpoint(peer) {
+            endpoint.asked_in_vain = endpoint.asked_in_vain.saturating_add(1);
+        }
+        if !of_use {
+            self.control_failed();
         }
     }
 

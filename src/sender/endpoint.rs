@@ -16,11 +16,13 @@ pub struct Endpoint {
     /// TCP port.
     pub port: u16,
     addresses: Vec<SocketAddr>,
-    next: usize,
+    /// Those of them that have failed since the look-up.
+    tried: Vec<SocketAddr>,
     /// A connection to it was lost or closed: the next look-up's other addresses go first. It may be the one instance
     /// that is down.
     left: Option<SocketAddr>,
-    resolving: bool,
+    /// Since when a look-up is under way.
+    resolving: Option<Duration>,
     failures: u32,
     /// Connections that did not come up since one did.
     setups_failed: u32,
@@ -42,8 +44,8 @@ pub struct Endpoint {
 pub enum Step {
     /// Nothing before this time.
     Wait(Duration),
-    /// A name look-up is under way.
-    Resolving,
+    /// A name look-up is under way, since this time.
+    Resolving(Duration),
     /// Start a name look-up.
     Resolve,
     /// Connect to this address.
@@ -57,9 +59,9 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             addresses: Vec::new(),
-            next: 0,
+            tried: Vec::new(),
             left: None,
-            resolving: false,
+            resolving: None,
             failures: 0,
             setups_failed: 0,
             retry_at: Duration::ZERO,
@@ -74,18 +76,39 @@ impl Endpoint {
     /// The next step towards a connection.
     pub fn step(&mut self, now: Duration) -> Step {
         let step = self.peek(now);
-        self.resolving |= step == Step::Resolve;
+        if step == Step::Resolve {
+            self.resolving = Some(now);
+        }
         step
     }
 
     /// What [`Endpoint::step`] would say.
     pub fn peek(&self, now: Duration) -> Step {
-        if self.resolving {
-            Step::Resolving
+        if let Some(since) = self.resolving {
+            Step::Resolving(since)
         } else if now < self.retry_at {
             Step::Wait(self.retry_at)
         } else {
-            self.addresses.get(self.next).map_or(Step::Resolve, |address| Step::Connect(*address))
+            self.untried().next().map_or(Step::Resolve, Step::Connect)
+        }
+    }
+
+    fn untried(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().filter(|address| !self.tried.contains(address)).copied()
+    }
+
+    /// An address to connect to beside those that are `taken`.
+    pub fn other_address(&self, now: Duration, taken: impl Fn(&SocketAddr) -> bool) -> Option<SocketAddr> {
+        if self.resolving.is_some() || now < self.retry_at {
+            return None;
+        }
+        self.untried().find(|address| !taken(address))
+    }
+
+    /// This address is a good one: until the next look-up it comes first.
+    pub fn prefer(&mut self, address: SocketAddr) {
+        if let Some(at) = self.addresses.iter().position(|known| *known == address) {
+            self.addresses.swap(0, at);
         }
     }
 
@@ -97,10 +120,10 @@ impl Endpoint {
         backoff: Backoff,
         random: &mut Random,
     ) {
-        if !std::mem::take(&mut self.resolving) {
+        if self.resolving.take().is_none() {
             return;
         }
-        self.next = 0;
+        self.tried.clear();
         match answer {
             Ok(addresses) if !addresses.is_empty() => {
                 self.addresses = addresses;
@@ -142,10 +165,10 @@ impl Endpoint {
         }
         self.setups_failed = self.setups_failed.saturating_add(1);
         // Two connections may have been on their way to the same one.
-        if self.addresses.get(self.next) == Some(&address) {
-            self.next += 1;
+        if !self.tried.contains(&address) {
+            self.tried.push(address);
         }
-        if self.next >= self.addresses.len() {
+        if self.untried().next().is_none() {
             self.give_up(now, why, backoff, random);
         } else {
             self.trouble = Some(why);
@@ -166,7 +189,7 @@ impl Endpoint {
     /// The name will be looked up before it is connected to again.
     pub fn forget(&mut self) {
         self.addresses.clear();
-        self.next = 0;
+        self.tried.clear();
     }
 
     fn give_up(&mut self, now: Duration, why: String, backoff: Backoff, random: &mut Random) {
@@ -190,7 +213,7 @@ mod tests {
         let addresses: Vec<SocketAddr> = vec!["127.0.0.1:9092".parse().unwrap(), "127.0.0.2:9092".parse().unwrap()];
         let now = Duration::from_secs(1);
         assert_eq!(endpoint.step(now), Step::Resolve);
-        assert_eq!(endpoint.step(now), Step::Resolving);
+        assert_eq!(endpoint.step(now), Step::Resolving(now));
         endpoint.resolved(now, Ok(addresses.clone()), backoff, &mut random);
         assert_eq!(endpoint.step(now), Step::Connect(addresses[0]));
         endpoint.failed(now, addresses[0], "refused".into(), false, backoff, &mut random);

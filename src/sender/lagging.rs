@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use super::Sender;
 use super::connection::{Cause, Role, State};
+use super::endpoint::Step;
 use super::in_flight::Batch;
+use super::steps::{self, stepped};
 use super::transmit::ConnectionId;
 use crate::metadata::Leader;
 use crate::wire::error_code::ErrorCode;
 
-/// A connection that takes longer than this to come up is one that may never do: its broker may be replaced by now.
+/// A look-up or a connection that takes longer than this may never come to an end: the broker may be replaced by now.
 pub const SLOW_SETUP: Duration = Duration::from_secs(1);
 
 /// So many failures in a row, whatever the errors, put a leader in doubt. One that is cut off from the other brokers may
@@ -57,11 +59,15 @@ impl Sender {
     }
 
     fn is_out_of_reach(&self, node: i32) -> bool {
+        let now = self.now.monotonic;
         let Some(node) = self.nodes.get(&node) else { return true };
         match node.lane.and_then(|lane| self.connections.get(&lane)) {
             Some(lane) if lane.state == State::Ready => false,
-            Some(lane) => node.endpoint.trouble.is_some() || self.now.monotonic >= lane.begun() + SLOW_SETUP,
-            None => node.endpoint.trouble.is_some(),
+            Some(lane) => node.endpoint.trouble.is_some() || now >= lane.begun() + SLOW_SETUP,
+            None => match node.endpoint.peek(now) {
+                Step::Resolving(since) if now >= since + SLOW_SETUP => true,
+                _ => node.endpoint.trouble.is_some(),
+            },
         }
     }
 
@@ -116,6 +122,7 @@ impl Sender {
         let rounds = (self.control.lacking / self.nodes.len().max(1) as u32).min(QUESTIONS_MAX);
         let leaves = self.has_other_peer(id, |other| other.in_vain().saturating_add(rounds) < own);
         if leaves {
+            stepped(steps::Step::LeavesLagging);
             self.give_up(id, Cause::Replaced, "its metadata did not help: another broker is asked".into());
         }
         leaves

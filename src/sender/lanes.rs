@@ -28,6 +28,8 @@ pub struct Node {
     pub endpoint: Endpoint,
     /// The connection that its batches take.
     pub lane: Option<ConnectionId>,
+    /// Others that are on their way to its place.
+    pub rivals: Vec<ConnectionId>,
     /// Partitions to be served, in turn.
     pub ready: VecDeque<u32>,
     /// Its timer.
@@ -37,7 +39,13 @@ pub struct Node {
 impl Node {
     /// Not connected.
     pub fn new(host: &str, port: u16) -> Self {
-        Self { endpoint: Endpoint::new(host, port), lane: None, ready: VecDeque::new(), armed: Armed::default() }
+        Self {
+            endpoint: Endpoint::new(host, port),
+            lane: None,
+            rivals: Vec::new(),
+            ready: VecDeque::new(),
+            armed: Armed::default(),
+        }
     }
 }
 
@@ -63,8 +71,17 @@ impl Sender {
             Step::Resolve => {
                 let (host, port) = (node.endpoint.host.clone(), node.endpoint.port);
                 self.actions.push_back(Action::Resolve { host, port });
+                node.armed.at(&mut self.timers, now + SLOW_SETUP, Timer::Node(id));
             }
-            Step::Resolving => {}
+            Step::Resolving(since) if now < since + SLOW_SETUP => {
+                node.armed.at(&mut self.timers, since + SLOW_SETUP, Timer::Node(id));
+            }
+            Step::Resolving(_) => {
+                // Its partitions may be led by another broker by now.
+                if self.needs_news() {
+                    self.want_metadata();
+                }
+            }
             Step::Wait(until) => node.armed.at(&mut self.timers, until, Timer::Node(id)),
         }
     }
@@ -97,9 +114,10 @@ impl Sender {
         let mut random = self.random.clone();
         let timeout = self.endpoint(peer).map_or(setup.base, |endpoint| endpoint.setup_timeout(setup, &mut random));
         self.random = random;
+        let delay = self.rival_delay(role, peer, timeout);
         let mut connection = Connection::new(role, (peer, address), name.into(), now, timeout);
-        let slow = connection.setup_deadline.min(now + SLOW_SETUP);
-        connection.armed.at(&mut self.timers, slow, Timer::Connection(id));
+        connection.rival_at = Some(now + delay);
+        connection.armed.at(&mut self.timers, connection.next_look(now), Timer::Connection(id));
         self.connections.insert(id, connection);
         self.actions.push_back(Action::Connect { connection: id, address });
         id
@@ -110,6 +128,7 @@ impl Sender {
         self.at(now);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.on(Event::Connected) {
+            self.expect_versions(id);
             self.ask_versions(id, api_versions::VERSION_MAX);
         }
     }
@@ -140,6 +159,7 @@ impl Sender {
         transmit.pieces.push(Piece::Head { start: 0, len: bytes as u32 });
         connection.asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes });
         self.arm_connection(id);
+        self.expect_answer(id);
         self.transmits.push_back(transmit);
     }
 
@@ -243,10 +263,12 @@ impl Sender {
             }
             Asked::Metadata { version } => {
                 let (_, body) = response_header(frame, ApiKey::METADATA, version).map_err(words)?;
+                self.end_race(id);
                 self.read_metadata(id, version, body)
             }
             Asked::InitProducerId { version } => {
                 let (_, body) = response_header(frame, ApiKey::INIT_PRODUCER_ID, version).map_err(words)?;
+                self.end_race(id);
                 self.read_producer_id(id, version, body)
             }
             Asked::Produce { version, batches } => self.read_produce(id, version, batches, frame),
@@ -290,6 +312,7 @@ impl Sender {
         }
         connection.negotiated = true;
         let (peer, role) = (connection.peer, connection.role);
+        self.win(id);
         self.arm_connection(id);
         match (role, peer) {
             (Role::Lane, Peer::Node(node)) => self.list_node(node),
@@ -369,7 +392,7 @@ impl Sender {
         let (request, idle) = (self.config.request_timeout, self.config.connections_max_idle);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.armed.fired(now);
-        let (mut next, mut is_slow) = (None, false);
+        let (mut next, mut is_slow, mut is_late) = (None, false, false);
         match connection.state {
             State::Connecting | State::Negotiating if now >= connection.setup_deadline => {
                 let what = if connection.state == State::Connecting {
@@ -383,9 +406,9 @@ impl Sender {
                 return self.give_up(id, Cause::Broken, why);
             }
             State::Connecting | State::Negotiating => {
-                let slow = connection.begun() + SLOW_SETUP;
-                next = Some(if now < slow { slow.min(connection.setup_deadline) } else { connection.setup_deadline });
-                is_slow = now >= slow && connection.role == Role::Lane;
+                is_slow = connection.role == Role::Lane && now >= connection.begun() + SLOW_SETUP;
+                is_late = connection.rival_at.is_some_and(|at| now >= at);
+                next = Some(connection.next_look(now));
             }
             State::Ready => {
                 // Throttle time does not count.
@@ -400,7 +423,9 @@ impl Sender {
                     let why = format!("no answer within request.timeout.ms ({} ms){progress}", request.as_millis());
                     return self.give_up(id, Cause::RequestTimeout, why);
                 } else {
-                    next = Some(since + request);
+                    is_late = connection.rival_at.is_some_and(|at| now >= at) && connection.is_silent();
+                    let rival_at = connection.rival_at.filter(|at| *at > now);
+                    next = rival_at.into_iter().chain([since + request]).min();
                 }
                 if connection.throttled_until > now {
                     next = Some(connection.throttled_until);
@@ -410,6 +435,9 @@ impl Sender {
         }
         if let Some(next) = next {
             connection.armed.at(&mut self.timers, next, Timer::Connection(id));
+        }
+        if is_late {
+            self.begin_rival(id);
         }
         if is_slow && self.needs_news() {
             self.want_metadata();
@@ -461,13 +489,12 @@ impl Sender {
         let trouble: Arc<str> = format!("{name}: {why}").into();
         let backoff = self.reconnect_backoff();
         let (peer, role) = (connection.peer, connection.role);
-        match (role, peer) {
-            (Role::Lane, Peer::Node(node)) => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.lane = None;
-                }
+        match role {
+            Role::Lane => drop(self.leave_place(role, peer, id)),
+            Role::Control => {
+                let of_use = connection.proven || cause == Some(Cause::Replaced);
+                self.lose_control(id, peer, of_use, &trouble);
             }
-            _ => self.lose_control(id, peer, connection.proven, &trouble),
         }
         let endpoint = match peer {
             Peer::Bootstrap(at) => self.bootstrap.get_mut(at),
@@ -498,6 +525,7 @@ impl Sender {
         }
         if !no_fault {
             self.want_metadata();
+            self.replace_contestant(role, peer);
         }
         if let (Role::Lane, Peer::Node(node)) = (role, peer)
             && self.nodes.get(&node).is_some_and(|node| !node.ready.is_empty())

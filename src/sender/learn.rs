@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Sender;
-use super::connection::Cause;
+use super::connection::{Cause, State};
 use super::endpoint::Endpoint;
 use super::in_flight::PartitionState;
 use super::lanes::Node;
@@ -24,7 +24,7 @@ impl Sender {
                 Some(node) if node.endpoint.host == address.host && node.endpoint.port == address.port => {}
                 Some(node) => {
                     node.endpoint = Endpoint::new(&address.host, address.port);
-                    moved.extend(node.lane);
+                    moved.extend(node.lane.iter().chain(&node.rivals));
                 }
                 None => {
                     self.nodes.insert(*id, Node::new(&address.host, address.port));
@@ -32,8 +32,12 @@ impl Sender {
             }
         }
         // A connection that works is kept otherwise: brokers may be known by several addresses.
-        for lane in moved.into_iter().filter(|_| bootstrapped) {
-            self.give_up(lane, Cause::Broken, "its broker has another address now".into());
+        for lane in moved {
+            let works = self.connections.get(&lane).is_some_and(|lane| lane.state == State::Ready);
+            if bootstrapped || !works {
+                let cause = if works { Cause::Broken } else { Cause::Replaced };
+                self.give_up(lane, cause, "its broker has another address now".into());
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 //! or gives up, `split` sends in parts, `cut_out` without the records at fault, `deadline` ends records before others of
 //! their batch, `hint` follows leaders that brokers name,
 //! `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
-//! gets the producer id, `peers` chooses whom to ask, `lanes` keeps connections, `health` tells people how
-//! it stands, `shutdown` ends it all.
+//! gets the producer id, `peers` chooses whom to ask, `race` begins a second connection beside a slow one, `lanes` keeps
+//! connections, `health` tells people how it stands, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -28,6 +28,7 @@ mod lanes;
 mod learn;
 mod outbox;
 mod peers;
+mod race;
 mod retry;
 mod shared;
 mod shutdown;
@@ -358,6 +359,7 @@ impl Sender {
         }
         self.step_all_nodes();
         self.step_control();
+        self.go_on_racing();
     }
 }
 

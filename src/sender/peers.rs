@@ -6,15 +6,17 @@ use std::time::Duration;
 use super::Sender;
 use super::connection::{Cause, Peer, Role, State};
 use super::endpoint::{Endpoint, Step};
+use super::race::ATTEMPT_DELAY;
 use super::timers::Timer;
 use super::transmit::{Action, ConnectionId};
 use crate::config::MetadataRecovery;
 
 impl Sender {
     /// Connects to the peer that is likely to answer soonest. As long as there is no producer id, those that have none to
-    /// give come last. First come those that were asked in vain least often; of these, brokers whose lane is up, the one with the fewest unanswered requests first; then brokers not spoken to;
-    /// then brokers whose lane is still coming up; then the bootstrap servers; and among equals, each in turn. Who is
-    /// throttled or in its backoff is passed over. (KIP-19's least loaded node, but for one connection that stays.)
+    /// give come last. First come those that were asked in vain least often; of these, brokers whose lane is up, the one
+    /// with the fewest unanswered requests first; then brokers not spoken to; then brokers whose lane is still coming up;
+    /// then the bootstrap servers; and among equals, each in turn. Who is throttled or in its backoff is passed over.
+    /// (KIP-19's least loaded node, but for one connection that stays.)
     pub(super) fn connect_control(&mut self) {
         let now = self.now.monotonic;
         if now < self.control.connect_at {
@@ -34,9 +36,13 @@ impl Sender {
                 Step::Resolve => {
                     let (host, port) = (endpoint.host.clone(), endpoint.port);
                     self.actions.push_back(Action::Resolve { host, port });
-                    return;
+                    return self.control.armed.at(&mut self.timers, now + ATTEMPT_DELAY, Timer::Control);
                 }
-                Step::Resolving => return,
+                // Not for long, if there are others.
+                Step::Resolving(since) if now < since + ATTEMPT_DELAY => {
+                    return self.control.armed.at(&mut self.timers, since + ATTEMPT_DELAY, Timer::Control);
+                }
+                Step::Resolving(_) => {}
                 Step::Wait(until) => earliest = Some(earliest.map_or(until, |at| at.min(until))),
             }
         }

@@ -28,6 +28,12 @@ pub enum Step {
     TakenOut,
     /// A batch could leave, and waits to be larger.
     WaitsToGrow,
+    /// A second connection is begun beside one that is slow.
+    BeginsRival,
+    /// It is up first.
+    RivalWins,
+    /// A broker whose metadata did not help is left for another one.
+    LeavesLagging,
 }
 
 /// How often each transition was taken on this thread.
@@ -38,7 +44,7 @@ pub struct Taken {
     /// By decision.
     pub decision: [u64; 6],
     /// By step.
-    pub step: [u64; 11],
+    pub step: [u64; 14],
 }
 
 #[cfg(feature = "testing")]

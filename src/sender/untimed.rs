@@ -8,6 +8,8 @@ use super::Sender;
 use super::connection::{Connection, State};
 use super::endpoint::Step;
 use super::idempotence::Identity;
+use super::lagging::SLOW_SETUP;
+use super::race::ATTEMPT_DELAY;
 use super::timers::Timer;
 use super::transmit::ConnectionId;
 use crate::config::MetadataRecovery;
@@ -112,26 +114,36 @@ impl Sender {
         }
         let mut at = self.control.connect_at;
         if at <= check.now {
-            let mut earliest: Option<Duration> = None;
-            let peers: Vec<_> = self.peers().into_iter().filter_map(|peer| self.known_endpoint(peer)).collect();
-            // The answer to a look-up will tell.
-            if peers.iter().any(|endpoint| endpoint.peek(check.now) == Step::Resolving) {
-                return;
-            }
-            for endpoint in peers {
-                match endpoint.peek(check.now) {
-                    Step::Wait(until) => earliest = Some(earliest.map_or(until, |at| at.min(until))),
-                    _ if endpoint.spare_until > check.now => {
-                        let until = endpoint.spare_until;
-                        earliest = Some(earliest.map_or(until, |at| at.min(until)));
+            let (mut earliest, mut looked_up, mut possible) = (None::<Duration>, None::<Duration>, None);
+            let mut resolving = false;
+            for endpoint in self.peers().into_iter().filter_map(|peer| self.known_endpoint(peer)) {
+                let wait = match endpoint.peek(check.now) {
+                    _ if endpoint.spare_until > check.now => endpoint.spare_until,
+                    Step::Wait(until) => until,
+                    Step::Resolving(since) => {
+                        resolving = true;
+                        looked_up = looked_up.max(Some(since + ATTEMPT_DELAY));
+                        continue;
                     }
-                    step => return check.wrong(format!("{what} is wanted, {step:?} is possible, and nobody does it")),
+                    step => {
+                        possible = Some(step);
+                        continue;
+                    }
+                };
+                earliest = Some(earliest.map_or(wait, |at| at.min(wait)));
+            }
+            let looked_up = looked_up.filter(|at| *at > check.now);
+            at = match (possible, looked_up, earliest) {
+                // A look-up is waited for first.
+                (Some(_), Some(at), _) | (None, None, Some(at)) => at,
+                (None, Some(looked_up), Some(at)) => at.max(looked_up),
+                (Some(step), None, _) => {
+                    return check.wrong(format!("{what} is wanted, {step:?} is possible, and nobody does it"));
                 }
-            }
-            match earliest {
-                Some(until) => at = until,
-                None => return check.wrong(format!("{what} is wanted, and there is nobody to be asked")),
-            }
+                // The answer to the look-up will tell.
+                (None, _, None) if resolving => return,
+                (None, _, None) => return check.wrong(format!("{what} is wanted, and there is nobody to be asked")),
+            };
         }
         check.due(|| format!("a connection to ask for {what}"), at, Timer::Control);
     }
@@ -140,7 +152,10 @@ impl Sender {
         for (id, node) in self.nodes.iter().filter(|(_, node)| !node.ready.is_empty() && node.lane.is_none()) {
             match node.endpoint.peek(check.now) {
                 Step::Wait(until) => check.due(|| format!("a connection to broker {id}"), until, Timer::Node(*id)),
-                Step::Resolving => {}
+                Step::Resolving(since) if since + SLOW_SETUP > check.now => {
+                    check.due(|| format!("a look at broker {id}'s name"), since + SLOW_SETUP, Timer::Node(*id));
+                }
+                Step::Resolving(_) => {}
                 step => {
                     check.wrong(format!("partitions wait for broker {id}, {step:?} is possible, and nobody does it"))
                 }
@@ -151,14 +166,15 @@ impl Sender {
     fn check_deadlines(&self, id: ConnectionId, connection: &Connection, check: &mut Check) {
         let now = check.now;
         let (what, at) = match connection.state {
-            State::Connecting | State::Negotiating => ("set-up", connection.setup_deadline),
+            State::Connecting | State::Negotiating => ("set-up", connection.next_look(now)),
             State::Ready if connection.throttled_until > now => ("end of the throttle", connection.throttled_until),
             State::Ready if connection.unanswered.is_empty() => {
                 ("idle end", connection.last_used.saturating_add(self.config.connections_max_idle))
             }
             State::Ready => {
                 let since = connection.head_since.max(connection.throttled_until);
-                ("answer", since.saturating_add(self.config.request_timeout))
+                let rival_at = connection.rival_at.filter(|at| *at > now).unwrap_or(Duration::MAX);
+                ("answer", since.saturating_add(self.config.request_timeout).min(rival_at))
             }
             // The driver will tell.
             State::Closing | State::Closed => return,

@@ -20,6 +20,7 @@ mod metadata;
 mod own_limit;
 mod poison;
 mod properties;
+mod race;
 mod refusals;
 mod retries;
 mod scenarios;

@@ -46,6 +46,8 @@ pub struct Stage {
     /// What names lead to.
     pub names: HashMap<String, Vec<SocketAddr>>,
     pub hosts: HashMap<SocketAddr, Host>,
+    /// Names of which the resolver never tells anything.
+    pub unresolved: HashSet<String>,
     /// Requests that are never answered.
     pub mute: HashSet<(i32, ApiKey)>,
     /// So long after its request an answer to Produce comes, if any time.
@@ -93,6 +95,7 @@ impl Stage {
             now: Duration::ZERO,
             names: HashMap::new(),
             hosts,
+            unresolved: HashSet::new(),
             mute: HashSet::new(),
             produce_takes: Duration::ZERO,
             spoil: None,
@@ -174,6 +177,9 @@ impl Stage {
         match action {
             Action::Resolve { host, port } => {
                 self.look_ups.push((self.now, host.clone()));
+                if self.unresolved.contains(&host) {
+                    return;
+                }
                 let literal = format!("{host}:{port}").parse().map(|address| vec![address]);
                 let answer = self.names.get(&host).cloned().ok_or("no such host".to_owned());
                 self.sender.handle_resolved(self.now(), &host, port, literal.or(answer));
@@ -284,6 +290,11 @@ impl Stage {
         let ring = topic.partition(partition).unwrap().clone();
         let fields = Fields { key: None, value: Some(b"value"), headers: &[] };
         self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None).ok()?.delivery
+    }
+
+    /// Where the connections lead that have not ended.
+    pub fn open(&self) -> Vec<SocketAddr> {
+        self.links.values().copied().collect()
     }
 
     /// How many requests of this API came since `since`.

@@ -93,7 +93,7 @@ const MEANT: [[bool; 4]; 5] = [
     [false; 4],
 ];
 const DECISIONS: [&str; 6] = ["Delivered", "Retry", "Split", "CutOut", "OutOfSequence", "Fail"];
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 14] = [
     "search for what is stored",
     "search goes further back",
     "search in vain",
@@ -105,6 +105,9 @@ const STEPS: [&str; 11] = [
     "record told before its batch",
     "record taken out of its batch in time",
     "batch waits to grow",
+    "rival of a slow connection",
+    "rival is up first",
+    "broker left for its old metadata",
 ];
 const IDENTITY: [&str; 4] = ["Off", "Wanted", "Asked", "Known"];
 const IDENTITY_MOVES: [(usize, usize); 4] = [(1, 2), (2, 1), (2, 3), (3, 1)];
