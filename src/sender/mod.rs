@@ -6,7 +6,7 @@
 //! their batch, `hint` follows leaders that brokers name,
 //! `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
 //! gets the producer id, `peers` chooses whom to ask, `race` begins a second connection beside a slow one, `lanes` keeps
-//! connections, `health` tells people how it stands, `shutdown` ends it all.
+//! connections, `watch` ends those that take too long, `health` tells people how it stands, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -43,6 +43,7 @@ mod topic;
 pub mod transmit;
 #[cfg(feature = "testing")]
 mod untimed;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
