@@ -28,6 +28,7 @@ over_both_drivers! {
     close_ends_sends_that_wait_for_metadata
     batches_go_on_while_metadata_hangs
     a_broker_without_producer_ids_is_named
+    after_warm_up_the_first_records_find_their_connections
 }
 
 const METADATA: i16 = 3;
@@ -252,4 +253,17 @@ fn a_broker_without_producer_ids_is_named(driver: DriverChoice) {
     let without = builder(&broker.bootstrap(), driver).enable_idempotence(false).build().unwrap();
     without.warm_up(&["t"]).unwrap();
     without.topic("t").unwrap().send(Record::value("x")).unwrap().wait().unwrap();
+}
+
+fn after_warm_up_the_first_records_find_their_connections(driver: DriverChoice) {
+    let broker = Broker::start(BrokerOptions { brokers: 3, ..BrokerOptions::default() }).unwrap();
+    broker.create_topic("t", 6);
+    let producer = builder(&broker.bootstrap(), driver).build().unwrap();
+    producer.warm_up(&["t"]).unwrap();
+    assert_eq!(broker.stats().connections, 4, "control, and one to each leader");
+    let topic = producer.topic("t").unwrap();
+    for partition in 0..6 {
+        topic.send(Record::value("x").with_partition(partition)).unwrap().wait().unwrap();
+    }
+    assert_eq!(broker.stats().connections, 4);
 }

@@ -16,7 +16,7 @@ use crate::completion::Delivery;
 use crate::config::{Acks, ProducerConfig};
 use crate::error::Written;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
-use crate::sender::{Command, Sender, Shared};
+use crate::sender::{Command, Sender, Shared, Ticket};
 use crate::testing::{BrokerModel, BrokerOptions, Fault, Incoming, Reply, TopicOptions};
 use crate::wire::api_versions::{ApiRange, ApiVersionsResponse};
 use crate::wire::error_code::ErrorCode;
@@ -78,6 +78,8 @@ struct World {
     now: Duration,
     links: BTreeMap<ConnectionId, Link>,
     names: Vec<(String, u16)>,
+    /// Held by the caller of the last warm-up.
+    warm_up: Arc<Ticket>,
     sent: Vec<Record>,
     /// Brokers remember everything and say what is true, and nobody changes a byte.
     honest: bool,
@@ -140,6 +142,7 @@ impl World {
             now: Duration::ZERO,
             links: BTreeMap::new(),
             names: Vec::new(),
+            warm_up: Arc::default(),
             sent: Vec::new(),
             honest: true,
             idempotent,
@@ -396,7 +399,10 @@ impl World {
         let topic = self.shared.topic(input.of(&TOPICS));
         match input.below(3) {
             0 => self.shared.command(Command::Flush(Arc::default())),
-            1 => self.shared.command(Command::WarmUp(topic)),
+            1 => {
+                self.warm_up = Arc::default();
+                self.shared.command(Command::WarmUp(topic, self.warm_up.clone()));
+            }
             _ => self.shared.want(&topic),
         }
     }

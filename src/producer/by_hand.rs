@@ -46,7 +46,7 @@ impl ByHand {
     /// A handle for the callers' side, which is the real one. It must not wait: nobody would wake it.
     pub fn topic(&self, name: &str) -> Topic {
         let topic = self.core.shared.topic(name);
-        self.core.shared.command(Command::WarmUp(topic.clone()));
+        self.core.shared.command(Command::Want(topic.clone()));
         Topic::new(self.core.clone(), topic)
     }
 

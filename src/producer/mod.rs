@@ -25,7 +25,7 @@ use crate::completion::callback_thread;
 use crate::driver::callbacks;
 use crate::driver::fork::Origin;
 use crate::error::{SendError, Trouble, WaitedFor};
-use crate::sender::{Command, Life, Outbox, Shared, Stats, TopicShared};
+use crate::sender::{Command, Life, Outbox, Shared, Stats, Ticket, TopicShared};
 use crate::sync::block_until;
 use crate::wire::error_code::ErrorCode;
 
@@ -228,8 +228,9 @@ impl Producer {
             .collect())
     }
 
-    /// Does ahead of the first record what it would wait for: looks the topics up, gets a producer id, and starts the
-    /// connections to the partitions' leaders.
+    /// Does ahead of the first record what it would wait for: looks the topics up, gets a producer id, and connects to the
+    /// partitions' leaders. A leader that cannot be reached is waited for 1 s, or `max.block.ms` if that is less, and is no
+    /// error: records for other leaders do not wait for it.
     ///
     /// # Errors
     /// Those of [`Topic::send`] that concern the topics, after `max.block.ms` at most.
@@ -238,14 +239,24 @@ impl Producer {
         core.check_may_block()?;
         let started = Instant::now();
         let topics = topics.iter().map(|name| self.topic(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut tickets = Vec::with_capacity(topics.len());
         for topic in &topics {
             core.block_for_topic(topic.shared(), started)?;
-            core.shared.command(Command::WarmUp(topic.shared().clone()));
+            let ticket = Arc::<Ticket>::default();
+            core.shared.command(Command::WarmUp(topic.shared().clone(), ticket.clone()));
+            tickets.push(ticket);
         }
         let shared = &core.shared;
-        let identified = || shared.identified.load(Ordering::Acquire).then_some(Ok(()));
-        let step = || identified().or_else(|| core.check_life().err().map(Err));
+        let identified = || shared.identified.load(Ordering::Acquire);
+        let connected = || tickets.iter().all(|ticket| ticket.is_done());
+        let step = || match core.check_life() {
+            Ok(()) => (identified() && connected()).then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        };
         block_until(&shared.changed, started.checked_add(shared.config.max_block), step).unwrap_or_else(|| {
+            if identified() {
+                return Ok(());
+            }
             let why = shared.identity_trouble().or_else(|| shared.trouble());
             let trouble = why.map(|why| Box::new(Trouble::Connection(why)));
             Err(SendError::Timeout { waited: started.elapsed(), waited_for: WaitedFor::ProducerId { trouble } })

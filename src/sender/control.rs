@@ -131,6 +131,7 @@ impl Sender {
                     limit: self.config.max_request_size,
                     log_append_time: false,
                     wanted: true,
+                    warming: false,
                     named: false,
                     last_used: now,
                 });

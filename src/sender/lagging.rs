@@ -52,13 +52,14 @@ impl Sender {
     /// It has something to send and nobody to send it to.
     fn lacks_leader(&self, id: u32) -> bool {
         let partition = &self.partitions[id as usize];
-        let waits = partition.seen.first().is_some() || !partition.queue.is_empty();
+        let warming = self.topics[partition.topic as usize].warming;
+        let waits = partition.seen.first().is_some() || !partition.queue.is_empty() || warming;
         let leader = Leader { node: partition.leader, epoch: partition.leader_epoch };
         let refused = partition.failures > 0 && partition.refused == Some(leader);
         waits && (refused || self.is_out_of_reach(leader.node))
     }
 
-    fn is_out_of_reach(&self, node: i32) -> bool {
+    pub(super) fn is_out_of_reach(&self, node: i32) -> bool {
         let now = self.now.monotonic;
         let Some(node) = self.nodes.get(&node) else { return true };
         match node.lane.and_then(|lane| self.connections.get(&lane)) {

@@ -6,7 +6,7 @@
 //! their batch, `hint` follows leaders that brokers name,
 //! `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
 //! gets the producer id, `peers` chooses whom to ask, `race` begins a second connection beside a slow one, `lanes` keeps
-//! connections, `watch` ends those that take too long, `health` tells people how it stands, `shutdown` ends it all.
+//! connections, `warm_up` makes them early, `watch` ends those that take too long, `health` tells people how it stands, `shutdown` ends it all.
 
 mod ack;
 mod backoff;
@@ -43,6 +43,7 @@ mod topic;
 pub mod transmit;
 #[cfg(feature = "testing")]
 mod untimed;
+mod warm_up;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -69,6 +70,7 @@ use shutdown::{Closing, Flush};
 use split::SplitSegment;
 use timers::{Armed, Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
+use warm_up::WarmUp;
 
 #[cfg(feature = "testing")]
 pub use backoff::Random;
@@ -123,6 +125,7 @@ pub struct Sender {
     split_segments: HashMap<u32, SplitSegment>,
     outbox: OutboxTail,
     flushes: Vec<Flush>,
+    warm_ups: Vec<WarmUp>,
     closing: Option<Closing>,
     /// Everything is done and every connection gone: only the callback thread is waited for.
     parting: bool,
@@ -159,6 +162,8 @@ struct TopicState {
     log_append_time: bool,
     /// Somebody asked for it since the last metadata request.
     wanted: bool,
+    /// A warm-up waits for its leaders.
+    warming: bool,
     /// The last metadata request named it.
     named: bool,
     /// When somebody last asked for it, or something of it was last sent.
@@ -200,6 +205,7 @@ impl Sender {
             split_segments: HashMap::new(),
             outbox: OutboxTail::default(),
             flushes: Vec::new(),
+            warm_ups: Vec::new(),
             closing: None,
             parting: false,
             parts_by: Duration::MAX,
@@ -243,6 +249,7 @@ impl Sender {
         }
         self.watch_waiters();
         self.step_control();
+        self.step_warm_ups();
         self.step_closing();
         self.settle_flushes();
         self.drain.wake_callers();

@@ -39,8 +39,8 @@ pub enum Command {
     Flush(Arc<Ticket>),
     /// Take nothing more, send what was accepted, for so long; then end.
     Close(Duration),
-    /// Connect to the leaders of this topic and get a producer id.
-    WarmUp(Arc<TopicShared>),
+    /// Connect to the leaders of this topic, as long as the caller keeps the ticket; then `Shared::changed` is woken.
+    WarmUp(Arc<TopicShared>, Arc<Ticket>),
     /// A bug, for tests.
     #[cfg(test)]
     Panic,

@@ -46,14 +46,7 @@ impl Sender {
             Command::Want(topic) => {
                 self.want_topic(&topic);
             }
-            Command::WarmUp(topic) => {
-                let at = self.want_topic(&topic);
-                let leaders: Vec<i32> =
-                    self.topics[at].partitions.iter().map(|id| self.partitions[*id as usize].leader).collect();
-                for leader in leaders {
-                    self.step_node(leader);
-                }
-            }
+            Command::WarmUp(topic, ticket) => self.start_warm_up(&topic, ticket),
             Command::Flush(ticket) => self.start_flush(ticket),
             Command::Close(timeout) => self.start_close(timeout),
             #[cfg(test)]
@@ -390,6 +383,7 @@ impl Sender {
         let growth = || self.topics.iter().any(|topic| topic.shared.changed.waiting());
         self.shared.accumulator.room.waiting()
             || self.shared.accumulator.is_asked()
+            || !self.warm_ups.is_empty()
             || (self.unknown_topics > 0 && unknown())
             || (self.control.growth_wanted && growth())
     }

@@ -33,6 +33,8 @@ pub struct BrokerStats {
     pub records: u64,
     /// Bytes of the batches that they came in.
     pub bytes: u64,
+    /// Connections that were accepted.
+    pub connections: u64,
 }
 
 #[derive(Debug)]
@@ -172,8 +174,10 @@ impl Broker {
 
     /// What it has done so far.
     pub fn stats(&self) -> BrokerStats {
+        let connections = self.shared.lock().next_connection;
         self.with_model(|model| {
-            let mut stats = BrokerStats { produce_requests: model.produce_requests, ..BrokerStats::default() };
+            let produce_requests = model.produce_requests;
+            let mut stats = BrokerStats { produce_requests, connections, ..BrokerStats::default() };
             for partition in model.topics.values().flat_map(|topic| &topic.partitions) {
                 stats.records += partition.log.next_offset as u64;
                 stats.bytes += partition.log.bytes;

@@ -29,6 +29,7 @@ mod time;
 mod walk_back;
 mod world;
 
+mod warm_up;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
