@@ -83,9 +83,10 @@ impl Sender {
         for id in 0..self.partitions.len() as u32 {
             let place = self.partitions[id as usize].ring.place.clone();
             let known = self.cluster.leader(&place.topic, place.partition);
-            if self.lacks_leader(id) && self.partitions[id as usize].leader == known.node {
+            let tried_again = partition.unacked > 0 && partition.failures > 0;
+            if partition.leader == known.node && self.lacks_leader(id) {
                 self.cluster.doubt(&place.topic, place.partition, now);
-            } else {
+            } else if partition.leader != known.node || !tried_again {
                 self.cluster.trust(&place.topic, place.partition);
             }
         }

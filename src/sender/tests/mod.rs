@@ -4,6 +4,7 @@
 mod accepted_behind;
 mod answers;
 mod astray;
+mod bad_brokers;
 mod bootstrap;
 mod closing;
 mod expiry;
