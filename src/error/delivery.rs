@@ -31,6 +31,8 @@ pub enum DeliveryErrorKind {
     Disconnected,
     /// Larger, alone in its batch, than the topic's `max.message.bytes`.
     TooLarge,
+    /// Its topic was deleted and created again with fewer partitions, and has not had this one for some seconds.
+    PartitionGone,
     /// The broker speaks no version of a request that this record needs.
     UnsupportedVersion,
     /// The broker's answer could not be understood.
@@ -153,6 +155,10 @@ impl DeliveryError {
             Kind::TooLarge => (
                 "the record alone is larger than the topic takes",
                 "raise the topic's max.message.bytes or send less at once",
+            ),
+            Kind::PartitionGone => (
+                "its topic has no such partition any more",
+                "send it again: without a partition of its own it goes to one that there is",
             ),
             Kind::UnsupportedVersion => {
                 ("the broker is too old or too new for this client", "Kafka 0.11 or later is needed")

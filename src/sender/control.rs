@@ -289,11 +289,12 @@ impl Sender {
             match change {
                 TopicChange::Known { partitions, recreated } => {
                     troubled |= self.take_topic(at, partitions, recreated);
+                    self.fail_gone(at);
                     self.note_topic(&name, None);
                 }
                 TopicChange::Unsure => {
                     unsure = true;
-                    let known = self.topics[at].partitions.len();
+                    let known = self.topics[at].shared.count() as usize;
                     self.take_topic(at, known, false);
                 }
                 TopicChange::Refused(error) => {
@@ -357,6 +358,10 @@ impl Sender {
         let partition = self.partitions.get(id as usize)?;
         let leader = partition.leader;
         let source = self.control.source.as_deref().unwrap_or("the cluster");
+        if partition.gone_since.is_some() {
+            let count = self.cluster.topics.get(&partition.ring.place.topic).map_or(0, |topic| topic.leaders.len());
+            return Some(format!("{source}: the topic was created again, and has {count} partitions now").into());
+        }
         if leader < 0 {
             return Some(format!("{source}: it names no leader of the partition").into());
         }

@@ -214,6 +214,8 @@ pub struct PartitionState {
     pub sequences: Sequences,
     /// See [`WalkBack`].
     pub walk_back: Option<WalkBack>,
+    /// Since when the topic, created again, has had fewer partitions.
+    pub gone_since: Option<Duration>,
     /// The topic was created again since the last epoch: its log knows nothing of what was sent before.
     pub log_gone: bool,
     /// Number of the first batch of this epoch that is certainly not in the log and never will be under its sequence
@@ -300,6 +302,7 @@ impl PartitionState {
             lane: None,
             sequences: Sequences::default(),
             walk_back: None,
+            gone_since: None,
             log_gone: false,
             gap: None,
             next_number: 0,

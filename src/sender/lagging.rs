@@ -77,11 +77,13 @@ impl Sender {
         self.topics.iter().flat_map(|topic| &topic.partitions).any(|id| self.lacks_leader(*id))
     }
 
-    /// Before an answer is taken over: leaders that are of no use may give way to older ones that it names.
+    /// Before an answer is taken over: leaders that are of no use may give way to older ones that it names. One that is
+    /// tried again stays in doubt until it is of use.
     pub(super) fn doubt_leaders(&mut self) {
         let now = self.now.monotonic;
         for id in 0..self.partitions.len() as u32 {
-            let place = self.partitions[id as usize].ring.place.clone();
+            let partition = &self.partitions[id as usize];
+            let place = partition.ring.place.clone();
             let known = self.cluster.leader(&place.topic, place.partition);
             let tried_again = partition.unacked > 0 && partition.failures > 0;
             if partition.leader == known.node && self.lacks_leader(id) {

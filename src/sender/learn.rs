@@ -9,6 +9,9 @@ use super::connection::{Cause, State};
 use super::endpoint::Endpoint;
 use super::in_flight::PartitionState;
 use super::lanes::Node;
+use crate::accumulator::Leave;
+use crate::error::DeliveryErrorKind;
+use crate::metadata::BELIEVED;
 use crate::record::Place;
 
 impl Sender {
@@ -66,16 +69,36 @@ impl Sender {
         let mut leaderless = false;
         for (index, id) in ids.iter().enumerate() {
             let leader = self.cluster.leader(&name, index as i32);
+            let (gone, now) = (index >= count, self.now.monotonic);
+            let partition = &mut self.partitions[*id as usize];
+            partition.gone_since = gone.then(|| partition.gone_since.unwrap_or(now));
             if recreated {
                 self.partitions[*id as usize].hint = None;
                 if self.config.idempotence {
                     self.partitions[*id as usize].lose_log();
                 }
             }
-            leaderless |= self.heard_leader(*id, leader);
+            leaderless |= self.heard_leader(*id, leader) && !gone;
         }
         shared.publish(count as u32);
         leaderless
+    }
+
+    /// Ends what waits for partitions that the topic has not had for a while, since it was created again with fewer. No
+    /// record moves to another partition: its key or its caller chose this one.
+    pub(super) fn fail_gone(&mut self, at: usize) {
+        let now = self.now.monotonic;
+        for id in self.topics[at].partitions.clone() {
+            if self.partitions[id as usize].gone_since.is_none_or(|since| now < since + BELIEVED) {
+                continue;
+            }
+            while let Some(batch) = self.partitions[id as usize].queue.pop_front() {
+                self.fail(batch, DeliveryErrorKind::PartitionGone);
+            }
+            while let Some(batch) = self.drain_ring(id, Leave::Now) {
+                self.fail(batch, DeliveryErrorKind::PartitionGone);
+            }
+        }
     }
 
     /// Takes over a leader; a retry need not wait for its backoff when it is a new one (KIP-951).

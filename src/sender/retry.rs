@@ -235,7 +235,8 @@ impl Sender {
     }
 
     pub(super) fn error(&self, batch: &Batch, kind: DeliveryErrorKind) -> DeliveryError {
-        let stuck = batch.attempts == 0 && batch.last_error.is_none();
+        let gone = self.partitions[batch.partition as usize].gone_since.is_some();
+        let stuck = batch.attempts == 0 && batch.last_error.is_none() || gone;
         let why_stuck = || stuck.then(|| self.trouble_of_partition(batch.partition)).flatten();
         let failure = Failure {
             kind,
@@ -243,7 +244,7 @@ impl Sender {
             waited: self.now.monotonic.saturating_sub(batch.opened),
             attempts: batch.attempts,
             broker: batch.last_error.clone(),
-            trouble: batch.trouble.clone().or_else(why_stuck),
+            trouble: batch.trouble.clone().filter(|_| !gone).or_else(why_stuck),
         };
         DeliveryError::new(&self.partitions[batch.partition as usize].ring.place, failure)
     }
@@ -336,6 +337,8 @@ impl Sender {
             partition.walk_back = Some(WalkBack { at });
             return;
         }
+        let out_of_order = DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        let kind = if partition.gone_since.is_some() { DeliveryErrorKind::PartitionGone } else { out_of_order };
         let ends = |queued: &Batch| queued.doubtful || queued.told;
         while let Some(at) = self.partitions[id as usize].queue.iter().position(ends)
             && let Some(batch) = self.partitions[id as usize].queue.remove(at)
@@ -343,7 +346,7 @@ impl Sender {
             if batch.doubtful {
                 stepped(Step::DoubtfulGivenUp);
             }
-            self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+            self.fail(batch, kind);
         }
         let partition = &mut self.partitions[id as usize];
         partition.gap = None;

@@ -33,6 +33,8 @@ pub fn of_failure(kind: DeliveryErrorKind) -> String {
         DeliveryErrorKind::Broker(code) => return of_code(code),
         DeliveryErrorKind::Expired | DeliveryErrorKind::RequestTimedOut => "TimeoutException",
         DeliveryErrorKind::Disconnected => "NetworkException",
+        // Java waits for the partition until delivery.timeout.ms is over.
+        DeliveryErrorKind::PartitionGone => "TimeoutException",
         DeliveryErrorKind::TooLarge => "RecordTooLargeException",
         DeliveryErrorKind::UnsupportedVersion => "UnsupportedVersionException",
         _ => return OTHER.to_string(),

@@ -9,6 +9,7 @@ mod bootstrap;
 mod closing;
 mod expiry;
 mod found_by_seeds;
+mod gone;
 mod health;
 mod hints;
 mod idempotence;
@@ -28,9 +29,9 @@ mod scenarios;
 mod stage;
 mod time;
 mod walk_back;
+mod warm_up;
 mod world;
 
-mod warm_up;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -37,6 +37,7 @@ sights! {
     LeaderMove "broker: leader moved",
     Leaderless "broker: no leader",
     TopicDeleted "broker: topic deleted",
+    TopicShrank "broker: topic created again with fewer partitions",
     TopicRecreated "broker: topic created again",
     TopicLate "broker: topic created late",
     TopicGrown "broker: partitions added",

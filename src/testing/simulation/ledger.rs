@@ -100,6 +100,8 @@ pub struct Ledger {
     retries: u32,
     /// Codes that an answer to InitProducerId had.
     pub identity_codes: u128,
+    /// Places that a topic, created again, did not have.
+    pub gone: u64,
     /// `close` was called.
     pub closed: bool,
     /// A duplicate is a success.
@@ -124,6 +126,7 @@ impl Ledger {
             timeout,
             retries,
             identity_codes: 0,
+            gone: 0,
             closed: false,
             idempotent: false,
             orders: 0,
@@ -354,6 +357,7 @@ impl Ledger {
                 assert!(!(self.idempotent && code.0 == 46), "record {id} is stored: {error}");
                 (record.codes | self.identity_codes) & bit(code.0) != 0 || of_others
             }
+            DeliveryErrorKind::PartitionGone => self.gone & 1 << record.place != 0,
             DeliveryErrorKind::TooLarge => record.codes & bit(10) != 0,
             DeliveryErrorKind::UnsupportedVersion => record.codes & bit(35) != 0,
             DeliveryErrorKind::Closed => {

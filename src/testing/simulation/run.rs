@@ -455,7 +455,13 @@ impl Run {
         let name = NAMES[topic];
         let known = self.world.topic_ids.iter().any(|(_, number)| *number == topic);
         if !self.world.model.topics.contains_key(name) {
-            let options = self.world.model.options.topic.clone();
+            let mut options = self.world.model.options.topic.clone();
+            if known && self.dice.chance(400) {
+                self.saw(Sight::TopicShrank);
+                options.partitions = 1 + self.dice.below(options.partitions as u64) as i32;
+            }
+            let (from, to) = (topic * PARTITIONS_MAX + options.partitions as usize, (topic + 1) * PARTITIONS_MAX);
+            self.ledger().gone |= if known { (from..to).fold(0, |all, place| all | 1 << place) } else { 0 };
             self.world.model.create_topic(name, options);
             self.saw(if known { Sight::TopicRecreated } else { Sight::TopicLate });
         } else if self.plan.recreates {
