@@ -290,6 +290,14 @@ impl Connection {
         !self.unanswered.is_empty() && self.frames.buffered() == 0
     }
 
+    /// When it is to be ended if nothing happens: the oldest request's time is over, or, without one, its own.
+    pub fn next_end(&self, request_timeout: Duration, max_idle: Duration) -> Duration {
+        match self.unanswered.is_empty() {
+            true => self.last_used.saturating_add(max_idle),
+            false => self.head_since + request_timeout,
+        }
+    }
+
     /// As long as it is not up: when it is to be looked at next.
     pub fn next_look(&self, now: Duration) -> Duration {
         let slow = self.begun() + SLOW_SETUP;

@@ -254,7 +254,8 @@ impl Sender {
             return Err("its answer is too short".into());
         };
         let request = connection.answered(now, correlation)?;
-        self.arm_connection(id);
+        let at = connection.next_end(self.config.request_timeout, self.config.connections_max_idle);
+        connection.armed.at(&mut self.timers, at, Timer::Connection(id));
         let words = |error| format!("its answer cannot be read: {error}");
         match request.asked {
             Asked::ApiVersions { version } => {

@@ -10,10 +10,7 @@ impl Sender {
     /// A look when the oldest request's time is over, or, without one, the connection's own.
     pub(super) fn arm_connection(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let at = match connection.unanswered.is_empty() {
-            true => connection.last_used.saturating_add(self.config.connections_max_idle),
-            false => connection.head_since + self.config.request_timeout,
-        };
+        let at = connection.next_end(self.config.request_timeout, self.config.connections_max_idle);
         connection.armed.at(&mut self.timers, at, Timer::Connection(id));
     }
 
