@@ -248,6 +248,9 @@ impl BrokerModel {
     }
 
     fn dispatch(&mut self, incoming: &Incoming<'_>, out: &mut Vec<u8>) -> Result<Reply, WireError> {
+        if incoming.frame.len() > self.options.socket_request_max_bytes {
+            return Ok(Reply::Close);
+        }
         let (header, body) = server::request_header(incoming.frame)?;
         let RequestHeader { api, version, correlation_id, .. } = header;
         let offered = self.apis(incoming.node).into_iter().find(|range| range.key == api.0);

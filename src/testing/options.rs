@@ -71,6 +71,9 @@ pub struct BrokerOptions {
     pub produce_max_version: i16,
     /// APIs, by number, that the broker neither offers nor answers.
     pub denied_apis: Vec<i16>,
+    /// The largest request, without its size field, in bytes (`socket.request.max.bytes`): the connection of a larger one is
+    /// closed as soon as its size is read. Default 104,857,600.
+    pub socket_request_max_bytes: usize,
     /// Asked before a batch is looked at: what should go wrong?
     pub on_produce: Option<OnProduce>,
 }
@@ -91,6 +94,7 @@ impl Default for BrokerOptions {
             any_offset_deltas: false,
             produce_max_version: 13,
             denied_apis: Vec::new(),
+            socket_request_max_bytes: 104_857_600,
             on_produce: None,
         }
     }
@@ -117,6 +121,7 @@ impl fmt::Debug for BrokerOptions {
             .field("any_offset_deltas", &self.any_offset_deltas)
             .field("produce_max_version", &self.produce_max_version)
             .field("denied_apis", &self.denied_apis)
+            .field("socket_request_max_bytes", &self.socket_request_max_bytes)
             .field("on_produce", &self.on_produce.is_some())
             .finish()
     }

@@ -254,6 +254,7 @@ fn serve(shared: &Shared, node: i32, connection: u64, mut stream: &TcpStream) ->
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; READ_BYTES];
     let mut frames = FrameReader::default();
+    let most = shared.lock().model.options.socket_request_max_bytes;
     let mut out = Vec::new();
     loop {
         let len = stream.read(&mut buffer)?;
@@ -277,6 +278,9 @@ fn serve(shared: &Shared, node: i32, connection: u64, mut stream: &TcpStream) ->
                 Reply::Hang => return swallow(stream, &mut buffer),
                 Reply::Close | Reply::Wait(_) => return Ok(()),
             }
+        }
+        if frames.announced().is_some_and(|size| usize::try_from(size).is_ok_and(|size| size > most)) {
+            return Ok(());
         }
     }
 }
