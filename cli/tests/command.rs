@@ -109,6 +109,34 @@ fn failed_lines_are_named() {
     assert_eq!(log(&broker), [(None, some("one")), (None, some("three")), (None, some("five"))]);
 }
 
+/// A broker with `socket.request.max.bytes=65536` closes the connection of a larger request without a word: all lines arrive,
+/// once and in order, but for one that is larger by itself, which is named with its reason.
+#[test]
+fn a_broker_that_takes_small_requests_only() {
+    for (long, exit) in [(None, 0), (Some(10_000), 1)] {
+        let options =
+            BrokerOptions { auto_create: false, socket_request_max_bytes: 65_536, ..BrokerOptions::default() };
+        let broker = Broker::start(options).unwrap();
+        assert!(broker.create_topic("t", 3));
+        let line =
+            |number: usize| format!("{number:07} {}\n", ".".repeat(if long == Some(number) { 80_000 } else { 91 }));
+        let input: String = (0..20_000).map(line).collect();
+        let output = produce(&broker, &[], input.as_bytes());
+        let said = stderr(&output);
+        assert_eq!(code(&output), exit, "{said}");
+        assert!(said.contains("socket.request.max.bytes") && said.len() < 5_000, "{said}");
+        assert!(exit == 0 || said.contains("line 10001") && said.contains("19999 records delivered, 1 not"), "{said}");
+        let number = |record: &StoredRecord| std::str::from_utf8(&record.value.as_ref().unwrap()[..7]).unwrap().parse();
+        let logs: Vec<Vec<usize>> = (0..3)
+            .map(|partition| broker.log("t", partition).iter().map(|record| number(record).unwrap()).collect())
+            .collect();
+        assert!(logs.iter().all(|log| log.is_sorted_by(|a, b| a < b)), "in order, once");
+        let mut all = logs.concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq((0..20_000).filter(|number| long != Some(*number))));
+    }
+}
+
 #[test]
 fn mistakes_have_words_and_codes_of_their_own() {
     let broker = broker(1);

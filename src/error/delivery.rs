@@ -33,6 +33,9 @@ pub enum DeliveryErrorKind {
     TooLarge,
     /// Its topic was deleted and created again with fewer partitions, and has not had this one for some seconds.
     PartitionGone,
+    /// Sent alone, and its broker closed the connection each time: larger, it seems, than the broker's
+    /// `socket.request.max.bytes`. Smaller requests pass, or none was tried.
+    RequestTooLarge,
     /// The broker speaks no version of a request that this record needs.
     UnsupportedVersion,
     /// The broker's answer could not be understood.
@@ -159,6 +162,10 @@ impl DeliveryError {
             Kind::PartitionGone => (
                 "its topic has no such partition any more",
                 "send it again: without a partition of its own it goes to one that there is",
+            ),
+            Kind::RequestTooLarge => (
+                "its request is larger, it seems, than the broker takes",
+                "raise the broker's socket.request.max.bytes, or lower max.request.size here, and it is refused at once",
             ),
             Kind::UnsupportedVersion => {
                 ("the broker is too old or too new for this client", "Kafka 0.11 or later is needed")

@@ -177,7 +177,7 @@ impl Sender {
         let first_attempt = batch.attempts == 1;
         if error != ErrorCode::NONE {
             batch.last_error = Some(BrokerError::new(error, answer.message.as_deref()).from(name.clone()));
-            batch.trouble = None;
+            (batch.trouble, batch.died_alone) = (None, 0);
             batch.possibly_written |= may_be_appended(error, answer.base_offset);
         }
         if error.is_invalid_metadata() {

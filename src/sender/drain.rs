@@ -312,6 +312,7 @@ impl Sender {
     fn pack_request(&mut self, node: i32, lane: ConnectionId) {
         let mut batches = self.spare_batches.pop().unwrap_or_default();
         let mut bytes = 0u64;
+        let most = u64::from(self.config.max_request_size).min(self.request_limit(node));
         let mut left = self.nodes.get(&node).map_or(0, |node| node.ready.len());
         while left > 0 {
             left -= 1;
@@ -329,7 +330,7 @@ impl Sender {
             }
             let partition = &self.partitions[id as usize];
             let expected = partition.queue.front().map_or(peek.bytes, |batch| u64::from(batch.bytes));
-            if !batches.is_empty() && bytes + expected > u64::from(self.config.max_request_size) {
+            if !batches.is_empty() && bytes + expected > most {
                 // It opens the next request.
                 self.partitions[id as usize].listed = true;
                 if let Some(node) = self.nodes.get_mut(&node) {
@@ -371,6 +372,9 @@ impl Sender {
                 None => self.drain_ring(id, Leave::Now)?,
             },
         };
+        if let Some(room) = self.is_to_be_cut(&batch) {
+            batch = self.cut_down(batch, room)?;
+        }
         let partition = &mut self.partitions[id as usize];
         if batch.stamp.is_none() && self.config.idempotence {
             let current = match self.identity {
@@ -425,6 +429,7 @@ impl Sender {
             crc: None,
             node: -1,
             attempts: 0,
+            died_alone: 0,
             possibly_written: false,
             astray: false,
             doubtful: false,

@@ -84,6 +84,8 @@ pub struct Batch {
     pub node: i32,
     /// How often it was sent.
     pub attempts: u32,
+    /// How often in a row the connection ended with nothing but this batch in its oldest request.
+    pub died_alone: u32,
     /// A copy of it may be in the log: sent in full and never refused for certain since.
     pub possibly_written: bool,
     /// A copy left whole on a connection that ended without an answer. It may still reach its broker: what that says of
@@ -144,6 +146,7 @@ impl Batch {
             crc: None,
             node: self.node,
             attempts: self.attempts,
+            died_alone: self.died_alone,
             possibly_written: self.possibly_written,
             astray: self.astray,
             doubtful: self.doubtful,

@@ -34,6 +34,8 @@ pub struct Node {
     pub ready: VecDeque<u32>,
     /// Its timer.
     pub armed: Armed,
+    /// When people were last told that it may take smaller requests only.
+    pub told_smaller: Option<Duration>,
 }
 
 impl Node {
@@ -45,6 +47,7 @@ impl Node {
             rivals: Vec::new(),
             ready: VecDeque::new(),
             armed: Armed::default(),
+            told_smaller: None,
         }
     }
 }
@@ -256,6 +259,9 @@ impl Sender {
         let request = connection.answered(now, correlation)?;
         let at = connection.next_end(self.config.request_timeout, self.config.connections_max_idle);
         connection.armed.at(&mut self.timers, at, Timer::Connection(id));
+        if !self.size_limits.is_empty() && matches!(request.asked, Asked::Produce { .. }) {
+            self.note_answered(id, request.bytes);
+        }
         let words = |error| format!("its answer cannot be read: {error}");
         match request.asked {
             Asked::ApiVersions { version } => {
@@ -395,12 +401,14 @@ impl Sender {
             self.recycle(transmit);
         }
         // Not yet taken by the driver.
-        self.transmits.retain(|transmit| {
-            cut_off |= transmit.connection == id;
-            transmit.connection != id
-        });
+        let waiting = self.transmits.len();
+        self.transmits.retain(|transmit| transmit.connection != id);
+        let untouched = self.transmits.len() < waiting;
+        cut_off |= untouched;
         let Some(mut connection) = self.connections.remove(&id) else { return };
         let ours = connection.closed_because.take();
+        let begun = !untouched || connection.unanswered.front().is_some_and(|request| request.sent);
+        let how_large = if ours.is_none() { self.note_end(&mut connection, begun) } else { String::new() };
         let cause = ours.as_ref().map(|(cause, _)| *cause);
         let timed_out = cause == Some(Cause::RequestTimeout);
         let no_fault = matches!(cause, Some(Cause::Idle | Cause::Replaced));
@@ -413,7 +421,7 @@ impl Sender {
             } else if reason.kind() == io::ErrorKind::ConnectionRefused {
                 format!("{reason}; is the broker running, and is this its port?")
             } else {
-                format!("{reason}{}", connection.progress())
+                format!("{reason}{}{how_large}", connection.progress())
             }
         });
         let name = connection.name.clone();

@@ -19,7 +19,7 @@ impl Sender {
         let bootstrapped = std::mem::take(&mut self.control.bootstrapping);
         // Where they are used next, the names may lead elsewhere.
         self.bootstrap.iter_mut().for_each(Endpoint::forget);
-        let mut moved = Vec::new();
+        let (mut moved, mut renewed) = (Vec::new(), Vec::new());
         let named = &self.cluster.brokers;
         self.nodes.retain(|id, node| named.contains_key(id) || node.lane.is_some() || !node.ready.is_empty());
         for (id, address) in &self.cluster.brokers {
@@ -28,12 +28,14 @@ impl Sender {
                 Some(node) => {
                     node.endpoint = Endpoint::new(&address.host, address.port);
                     moved.extend(node.lane.iter().chain(&node.rivals));
+                    renewed.push(*id);
                 }
                 None => {
                     self.nodes.insert(*id, Node::new(&address.host, address.port));
                 }
             }
         }
+        renewed.into_iter().for_each(|id| self.forget_size_limit(id));
         // A connection that works is kept otherwise: brokers may be known by several addresses.
         for lane in moved {
             let works = self.connections.get(&lane).is_some_and(|lane| lane.state == State::Ready);
@@ -119,7 +121,9 @@ impl Sender {
         }
         (partition.leader, partition.leader_epoch) = (leader.node, leader.epoch);
         partition.retry_at = Duration::ZERO;
-        if partition.active || !partition.queue.is_empty() {
+        let busy = partition.active || !partition.queue.is_empty();
+        self.refresh_limit(id);
+        if busy {
             self.consider(id);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
 //! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
-//! or gives up, `split` sends in parts, `cut_out` without the records at fault, `deadline` ends records before others of
+//! or gives up, `split` sends in parts, `size_limit` sends less to a broker that may take less, `cut_out` without the records at fault, `deadline` ends records before others of
 //! their batch, `hint` follows leaders that brokers name,
 //! `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
 //! gets the producer id, `peers` chooses whom to ask, `race` begins a second connection beside a slow one, `lanes` keeps
@@ -32,6 +32,7 @@ mod race;
 mod retry;
 mod shared;
 mod shutdown;
+mod size_limit;
 mod split;
 mod steps;
 mod stranger;
@@ -67,6 +68,7 @@ use in_flight::{Batch, Part, PartitionState};
 use lanes::Node;
 use outbox::OutboxTail;
 use shutdown::{Closing, Flush};
+use size_limit::SizeLimit;
 use split::SplitSegment;
 use timers::{Armed, Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
@@ -110,6 +112,8 @@ pub struct Sender {
     nodes: BTreeMap<i32, Node>,
     /// Nodes with partitions to be served.
     waiting_nodes: Vec<i32>,
+    /// Nodes that may take smaller requests only. Empty while nothing is suspected.
+    size_limits: BTreeMap<i32, SizeLimit>,
     bootstrap: Vec<Endpoint>,
     connections: BTreeMap<ConnectionId, Connection>,
     next_connection: u64,
@@ -194,6 +198,7 @@ impl Sender {
             cluster,
             nodes: BTreeMap::new(),
             waiting_nodes: Vec::new(),
+            size_limits: BTreeMap::new(),
             bootstrap,
             connections: BTreeMap::new(),
             next_connection: 0,

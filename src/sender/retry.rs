@@ -148,6 +148,9 @@ impl Sender {
         if batch.attempts > self.config.retries {
             return self.fail(batch, kind);
         }
+        if self.is_beyond_limit(&batch) {
+            return self.give_up_alone(batch);
+        }
         self.note_retry(&batch);
         let id = batch.partition;
         // What went wrong with an earlier leader says nothing of this one.

@@ -2,7 +2,6 @@
 //! offset delta is never longer, so each part is written anew over its own bytes.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sender;
@@ -40,11 +39,16 @@ impl Sender {
     /// Remembers the topic's limit, and queues the batch's records in smaller batches, in order, under the sequence
     /// numbers they had: a refused batch uses up none. An earlier copy may be in the log all the same, since brokers look
     /// at the size first: then the first part, which leaves alone, is out of order, and accepted otherwise.
-    pub(super) fn split(&mut self, mut batch: Batch) {
+    pub(super) fn split(&mut self, batch: Batch) {
         if batch.told {
             return self.drop_told(batch);
         }
         let room = self.learn_limit(&batch);
+        self.divide(batch, room);
+    }
+
+    /// Queues the batch's records in batches with so many bytes of records at most, but for single ones.
+    pub(super) fn divide(&mut self, mut batch: Batch, room: u32) {
         let doubtful = batch.possibly_written || batch.doubtful;
         if doubtful && self.partitions[batch.partition as usize].walk_back.is_some() {
             // What stands before it is not known either: any part of it is out of order.
@@ -63,7 +67,8 @@ impl Sender {
                 stamp = stamp.map(|s| super::idempotence::Stamp { sequence: s.sequence.plus(piece.count), ..s });
                 // The numbers that are left out are those behind the last piece.
                 let shortened = batch.shortened && at == last;
-                Batch { stamp: own, possibly_written: false, doubtful, shortened, ..batch.of_piece(piece) }
+                let batch = batch.of_piece(piece);
+                Batch { stamp: own, possibly_written: false, doubtful, shortened, died_alone: 0, ..batch }
             })
             .collect();
         let partition = &mut self.partitions[batch.partition as usize];
@@ -83,9 +88,7 @@ impl Sender {
         if limit < topic.limit {
             topic.limit = limit;
             tracing::info!(topic = %topic.shared.name, limit, "the topic takes smaller batches only");
-            for id in &topic.partitions {
-                self.partitions[*id as usize].ring.limit.store(limit, Ordering::Relaxed);
-            }
+            topic.partitions.clone().into_iter().for_each(|id| self.refresh_limit(id));
         }
         room
     }

@@ -34,6 +34,8 @@ pub enum Step {
     RivalWins,
     /// A broker whose metadata did not help is left for another one.
     LeavesLagging,
+    /// A batch is cut, for its broker may take smaller requests only.
+    CutDown,
 }
 
 /// How often each transition was taken on this thread.
@@ -44,7 +46,7 @@ pub struct Taken {
     /// By decision.
     pub decision: [u64; 6],
     /// By step.
-    pub step: [u64; 14],
+    pub step: [u64; 15],
 }
 
 #[cfg(feature = "testing")]

@@ -35,7 +35,7 @@ pub fn of_failure(kind: DeliveryErrorKind) -> String {
         DeliveryErrorKind::Disconnected => "NetworkException",
         // Java waits for the partition until delivery.timeout.ms is over.
         DeliveryErrorKind::PartitionGone => "TimeoutException",
-        DeliveryErrorKind::TooLarge => "RecordTooLargeException",
+        DeliveryErrorKind::TooLarge | DeliveryErrorKind::RequestTooLarge => "RecordTooLargeException",
         DeliveryErrorKind::UnsupportedVersion => "UnsupportedVersionException",
         _ => return OTHER.to_string(),
     };

@@ -100,6 +100,16 @@ impl Sender {
         self.note_attempt(host_of(name), why, established, over, long);
     }
 
+    /// A broker may take smaller requests only. It is told once a minute at most for each.
+    pub(in crate::sender) fn note_smaller(&mut self, node: i32, text: &str) {
+        let now = self.now.monotonic;
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        if node.told_smaller.is_none_or(|told| now >= told + MINUTE) {
+            node.told_smaller = Some(now);
+            tracing::warn!(target: "ringmail::health", client = &*self.config.client_id, "{text}");
+        }
+    }
+
     /// A name could not be looked up.
     pub(in crate::sender) fn note_unresolved(&mut self, host: &str, port: u16, why: &str) {
         self.note_attempt(&format!("{host}:{port}"), why, false, true, false);

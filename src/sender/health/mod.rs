@@ -14,7 +14,8 @@
 //! | callers find no room | some waited for it, and nothing was delivered or failed for 10 s | at once | something was |
 //!
 //! What else a person should hear of is told where it happens: a topic that was created again, a new start from
-//! `bootstrap.servers`, a thread that could not be pinned; listeners, callbacks and sinks that panic, by `driver::callbacks`.
+//! `bootstrap.servers`, a thread that could not be pinned, a broker that may take smaller requests only;
+//! listeners, callbacks and sinks that panic, by `driver::callbacks`.
 //!
 //! A cluster in trouble must not flood a log: a beginning is told once a minute at most for each subject, and three times for
 //! each kind; and what names a broker as its reason is not told beside that broker's own trouble.
@@ -32,6 +33,7 @@ use crate::error::DeliveryError;
 use words::Standing;
 
 pub use feed::Feed;
+pub use words::smaller_requests;
 
 /// How often it is told that things are bad.
 const MINUTE: Duration = Duration::from_secs(60);

@@ -27,6 +27,15 @@ pub fn begun(kind: Kind, subject: &str, why: &Why, time: Duration) -> String {
     }
 }
 
+/// A broker closed so many connections in a row with requests of so many bytes on them, and gets smaller ones from now on.
+pub fn smaller_requests(name: &str, times: u32, size: usize, bound: usize) -> String {
+    format!(
+        "{name} closed the connection {times} times in a row with a request of {size} bytes on it; it may take less: see its \
+         socket.request.max.bytes. Requests to it have at most {bound} bytes for now (batch.size and max.request.size bound \
+         them always)"
+    )
+}
+
 /// This is over.
 pub fn how_over(kind: Kind, subject: &str) -> String {
     match kind {

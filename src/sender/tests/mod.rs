@@ -26,6 +26,7 @@ mod race;
 mod refusals;
 mod retries;
 mod scenarios;
+mod size_limit;
 mod stage;
 mod time;
 mod walk_back;

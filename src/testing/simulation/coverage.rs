@@ -51,6 +51,7 @@ sights! {
     HangAfter "broker: acts, hangs",
     Delay "broker: slow answer",
     Throttle "broker: throttles",
+    RequestRefused "broker: closes on a request above its limit",
     Shuffled "broker: partitions answered in another order",
     BadRecord "broker: a record refused by itself",
     ClockBack "clock: jumps back",
@@ -94,7 +95,7 @@ const MEANT: [[bool; 4]; 5] = [
     [false; 4],
 ];
 const DECISIONS: [&str; 6] = ["Delivered", "Retry", "Split", "CutOut", "OutOfSequence", "Fail"];
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 15] = [
     "search for what is stored",
     "search goes further back",
     "search in vain",
@@ -109,6 +110,7 @@ const STEPS: [&str; 14] = [
     "rival of a slow connection",
     "rival is up first",
     "broker left for its old metadata",
+    "batch cut for its broker",
 ];
 const IDENTITY: [&str; 4] = ["Off", "Wanted", "Asked", "Known"];
 const IDENTITY_MOVES: [(usize, usize); 4] = [(1, 2), (2, 1), (2, 3), (3, 1)];

@@ -49,6 +49,8 @@ pub struct Record {
     sent: bool,
     /// Codes that it was answered with.
     codes: u128,
+    /// Requests that had its batch alone and were lost.
+    deaths: u32,
 }
 
 /// A batch of a request on its way.
@@ -139,7 +141,8 @@ impl Ledger {
     pub fn offer(&mut self, place: Place, len: u32, bad: bool) -> u32 {
         let told = Told::Nothing;
         let (accepted, order, timeout) = (Duration::ZERO, u32::MAX, self.timeout);
-        self.records.push(Record { place, len, accepted, order, timeout, bad, told, doubts: 0, sent: false, codes: 0 });
+        let (doubts, sent, codes, deaths) = (0, false, 0, 0);
+        self.records.push(Record { place, len, accepted, order, timeout, bad, told, doubts, sent, codes, deaths });
         self.records.len() as u32 - 1
     }
 
@@ -284,6 +287,9 @@ impl Ledger {
 
     /// Its connection ended before an answer.
     pub fn lost(&mut self, frame: Frame) {
+        if frame.copies.len() == 1 {
+            frame.ids.iter().for_each(|id| self.records[*id as usize].deaths += 1);
+        }
         for copy in &frame.copies {
             if !frame.whole {
                 for id in &frame.ids[copy.from as usize..copy.to as usize] {
@@ -359,6 +365,7 @@ impl Ledger {
             }
             DeliveryErrorKind::PartitionGone => self.gone & 1 << record.place != 0,
             DeliveryErrorKind::TooLarge => record.codes & bit(10) != 0,
+            DeliveryErrorKind::RequestTooLarge => record.deaths >= 5,
             DeliveryErrorKind::UnsupportedVersion => record.codes & bit(35) != 0,
             DeliveryErrorKind::Closed => {
                 self.outcomes[5] += 1;

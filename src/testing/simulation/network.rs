@@ -323,6 +323,9 @@ impl World {
         let Some(frame) = link.arrived.pop_front() else { return };
         let mut out = self.buffers.pop().unwrap_or_default();
         out.clear();
+        if frame.len() > self.model.options.socket_request_max_bytes {
+            self.coverage.saw(Sight::RequestRefused);
+        }
         let reply = self.carry_out(node, id, &frame, &mut out);
         if let Some(spoil) = &mut self.spoil {
             spoil::metadata(&frame, &mut out, spoil);

@@ -47,6 +47,8 @@ pub struct Plan {
     /// A broker that is cut off from its controller, and on, in thousandths of the steps; and one of them is never healed.
     pub cut_off: u64,
     pub cut_off_for_good: bool,
+    /// The largest request that brokers take, if they have such a limit.
+    pub request_max: Option<usize>,
 }
 
 /// Weights of what happens between two looks of the run.
@@ -201,6 +203,7 @@ impl Plan {
             close_early: dice.chance(200),
             // Where all have one, whole batches end.
             limits: if dice.chance(100) { 950 } else { dice.swarm(300) },
+            request_max: None,
             without_identity: Vec::new(),
             cut_off: 0,
             cut_off_for_good: false,
@@ -214,6 +217,7 @@ impl Plan {
             let least = if plan.recreates { 20_000 * MS } else { 1500 * MS };
             plan.cut_off_for_good = dice.chance(600) && plan.delivery_timeout >= least;
         }
+        plan.request_max = dice.chance(200).then(|| dice.of(&[4_000, 6_000, 9_000, 14_000]));
         plan
     }
 
@@ -224,6 +228,7 @@ impl Plan {
             auto_create: self.auto_create,
             topic: TopicOptions { partitions, compacted: self.compacted, ..TopicOptions::default() },
             produce_max_version: self.version,
+            socket_request_max_bytes: self.request_max.unwrap_or(usize::MAX),
             ..BrokerOptions::default()
         }
     }
