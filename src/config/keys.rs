@@ -145,7 +145,18 @@ pub(super) const KEYS: &[Row] = &[
         max_request_size,
         BYTES,
         1024..=INT,
-        "The most bytes of one batch, and so of one record. Topics have a limit of their own, max.message.bytes."
+        "The most bytes of one batch, and so of one record. Given, and request.max.bytes not, it bounds a whole request, \
+         too. Topics have a limit of their own, max.message.bytes. Within 1 MiB of the largest value it means that much \
+         less: a request's size is an int, and a request has more than its batch."
+    ),
+    number!(
+        "request.max.bytes",
+        request_max_bytes,
+        BYTES,
+        1024..=INT,
+        "The most bytes of a request, which has a batch of each of many partitions. A request is larger than \
+         max.request.size only where answers are slow. Not given, it is max.request.size where that is given, and at \
+         most a quarter of buffer.memory. Brokers have a limit of their own, socket.request.max.bytes."
     ),
     millis!(
         "max.block.ms",

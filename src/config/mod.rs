@@ -38,6 +38,8 @@ pub struct ProducerConfig {
     pub(crate) max_block: Duration,
     pub(crate) max_in_flight: usize,
     pub(crate) max_request_size: u32,
+    /// The most bytes of a request with more than one batch.
+    pub(crate) request_max_bytes: u32,
     pub(crate) request_timeout: Duration,
     pub(crate) delivery_timeout: Duration,
     pub(crate) retries: u32,
@@ -83,6 +85,7 @@ impl Default for ProducerConfig {
             max_block: ms(60_000),
             max_in_flight: 5,
             max_request_size: 1_048_576,
+            request_max_bytes: 8 << 20,
             request_timeout: ms(30_000),
             delivery_timeout: ms(120_000),
             retries: i32::MAX as u32,
@@ -225,6 +228,11 @@ impl ProducerConfig {
     /// `max.request.size`: the most bytes of one batch, and so of one record.
     pub fn max_request_size(self, bytes: u32) -> Self {
         self.set("max.request.size", &bytes.to_string())
+    }
+
+    /// `request.max.bytes`: the most bytes of a request, which has batches of many partitions.
+    pub fn request_max_bytes(self, bytes: u32) -> Self {
+        self.set("request.max.bytes", &bytes.to_string())
     }
 
     /// `request.timeout.ms`: how long to wait for the answer to a request.

@@ -14,6 +14,11 @@ const RUNS: [usize; 6] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 
 /// How many batches of a producer and partition a broker remembers.
 const REMEMBERED: usize = 5;
 
+/// The most that a frame's size can say.
+const FRAME: u32 = i32::MAX as u32;
+/// Of these a request needs some for what it says besides its batches.
+const HEADS: u32 = 1 << 20;
+
 type Config = ProducerConfig;
 
 /// Values that were not given and follow from those that were.
@@ -25,7 +30,11 @@ const IMPLIED: &[fn(&mut Config)] = &[
     |c| raise(c, SETUP_MAX, c.connection_setup_timeout, |c| &mut c.connection_setup_timeout_max),
     // As the Java client has it: a pause that is given alone does not grow.
     |c| c.reconnect_backoff_max = if alone(c) { c.reconnect_backoff } else { c.reconnect_backoff_max },
-    |c| c.max_request_size = if c.is_given(REQUEST) { c.max_request_size } else { c.max_request_size.min(room(c)) },
+    |c| c.max_request_size = if c.is_given(REQUEST) { c.max_request_size } else { c.max_request_size.min(most(c)) },
+    |c| c.request_max_bytes = if c.is_given(WHOLE) { c.request_max_bytes } else { whole(c) },
+    // Other clients' settings often have the largest int here.
+    |c| c.max_request_size = c.max_request_size.min(FRAME - HEADS),
+    |c| c.request_max_bytes = c.request_max_bytes.min(FRAME - HEADS),
 ];
 
 /// A key, when its value is wrong, and what would be right.
@@ -54,12 +63,16 @@ const RULES: &[Rule] = &[
     Rule(REQUEST, |c| c.max_request_size > room(c),
         |c| format!("a record of this size would never find room in buffer.memory={}, which has {} in one piece; \
                      raise buffer.memory, or lower this", c.text("buffer.memory"), room(c))),
+    Rule(WHOLE, |c| c.request_max_bytes < c.max_request_size,
+        |c| format!("must not be less than max.request.size={}, which a batch may have; raise it, or lower that",
+                    c.text(REQUEST))),
     Rule("batch.size", |c| c.batch_size > c.max_request_size,
         |c| format!("must not be more than max.request.size={}, for no batch is larger than that", c.text(REQUEST))),
 ];
 
 const IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
 const REQUEST: &str = "max.request.size";
+const WHOLE: &str = "request.max.bytes";
 const SETUP_MAX: &str = "socket.connection.setup.timeout.max.ms";
 
 /// Fills in what follows.
@@ -92,6 +105,20 @@ fn alone(config: &Config) -> bool {
 
 fn least_delivery(config: &Config) -> Duration {
     config.linger.saturating_add(config.request_timeout).min(super::values::LONGEST)
+}
+
+/// A batch's bytes where no number is given for them.
+fn most(config: &Config) -> u32 {
+    let whole = if config.is_given(WHOLE) { config.request_max_bytes } else { u32::MAX };
+    room(config).min(whole)
+}
+
+/// A request's bytes where no number is given for them. Two are under way to a slow broker, so a quarter each leaves half of
+/// the memory to callers.
+fn whole(config: &Config) -> u32 {
+    let quarter = u32::try_from(config.buffer_memory / 4).unwrap_or(u32::MAX);
+    let most = if config.is_given(REQUEST) { config.max_request_size } else { config.request_max_bytes.min(quarter) };
+    most.max(config.max_request_size)
 }
 
 /// The longest record that finds room in an empty buffer.

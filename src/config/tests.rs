@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::produce::ProduceWriter;
 
 /// A configuration that is complete, and then these keys.
 fn with(pairs: &[(&str, &str)]) -> Result<ProducerConfig, ConfigError> {
@@ -32,8 +33,11 @@ fn every_key_accepts_its_own_default_and_changes_nothing_by_it() {
         };
         let config = with(&[(key.name(), &default)]).unwrap_or_else(|error| panic!("{error}"));
         for other in ProducerConfig::keys().map(ConfigKey::name) {
-            // Java's rule: given alone, the first pause is the only one.
-            if (key.name(), other) != ("reconnect.backoff.ms", "reconnect.backoff.max.ms") {
+            // Java's rules: given alone, the first pause is the only one, and what bounds a batch bounds a request.
+            let pair = (key.name(), other);
+            if pair != ("reconnect.backoff.ms", "reconnect.backoff.max.ms")
+                && pair != ("max.request.size", "request.max.bytes")
+            {
                 assert_eq!(config.text(other), defaults.text(other), "{other} after {}", key.name());
             }
         }
@@ -215,6 +219,42 @@ fn sizes_fit_into_each_other() {
     let (key, value, text) = wrong(&[("batch.size", "1048577")]);
     assert_eq!((key.as_str(), value.as_str()), ("batch.size", "1048577"));
     assert!(text.contains("max.request.size=1048576"), "{text}");
+}
+
+#[test]
+fn a_request_has_batches_and_is_bounded_by_what_is_given() {
+    let bytes = |pairs: &[_]| with(pairs).map(|config| (config.max_request_size, config.request_max_bytes)).unwrap();
+    let (batch, request) = ("max.request.size", "request.max.bytes");
+    assert_eq!(bytes(&[]), (1 << 20, 8 << 20));
+    assert_eq!(bytes(&[("buffer.memory", "4194304")]), (1 << 20, 1 << 20), "a quarter");
+    assert_eq!(bytes(&[("buffer.memory", "65536")]), (65_536, 65_536));
+    assert_eq!(bytes(&[(batch, "1048576")]), (1 << 20, 1 << 20), "the default, but given");
+    assert_eq!(bytes(&[(batch, "20000000")]), (20_000_000, 20_000_000));
+    assert_eq!(bytes(&[(batch, "300000"), (request, "30000000")]), (300_000, 30_000_000));
+    assert_eq!(bytes(&[(request, "300000")]), (300_000, 300_000), "lowered where it was not given");
+    let (key, _, text) = wrong(&[(batch, "300000"), (request, "200000")]);
+    assert!(key == request && text.contains("max.request.size=300000"), "{text}");
+}
+
+/// Settings for other clients often have the largest int.
+#[test]
+fn the_largest_request_fits_a_frame() {
+    for near in [0, 1, 100, 200, 1 << 20] {
+        let given = (i32::MAX - near).to_string();
+        let pairs = [("max.request.size", &*given), ("request.max.bytes", &given), ("buffer.memory", "4294967296")];
+        let config = with(&pairs).unwrap();
+        // With the longest names, in the version that says most.
+        let (client, topic) = ("c".repeat(1000), "t".repeat(249));
+        let mut head = Vec::new();
+        let writer = ProduceWriter::begin(&mut head, 12, i32::MAX, &client, -1, i32::MAX, 1);
+        writer.topic(&mut head, &topic, &[0; 16], 1);
+        writer.partition(&mut head, i32::MAX, config.max_request_size as usize);
+        writer.end_partition(&mut head);
+        writer.end_topic(&mut head);
+        writer.end(&mut head);
+        writer.patch_size(&mut head, config.max_request_size as usize);
+        assert!(config.max_request_size >= i32::MAX as u32 - (2 << 20) && config.request_max_bytes > 2_000_000_000);
+    }
 }
 
 #[test]

@@ -47,7 +47,8 @@ fn check(config: &ProducerConfig) {
     assert!((1..=i32::MAX as u32).contains(&config.batch_size));
     assert!((64 << 10..=32 << 30).contains(&config.buffer_memory));
     assert!((1024..=i32::MAX as u32).contains(&config.max_request_size));
-    assert!(config.batch_size <= config.max_request_size);
+    assert!(config.batch_size <= config.max_request_size && config.max_request_size <= config.request_max_bytes);
+    assert!(config.request_max_bytes < i32::MAX as u32);
     let memory = config.buffer_memory;
     let room = if memory >= 1 << 20 { memory >> 20 << 20 } else { *RUNS.iter().rfind(|run| **run <= memory).unwrap() };
     assert!(config.max_request_size as usize <= room, "a record of that size finds no room in {memory}");

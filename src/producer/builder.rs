@@ -71,8 +71,13 @@ impl ProducerBuilder {
         /// Default: 5. Idempotent, a partition's order is kept whatever this is. With idempotence off, only 1 keeps it:
         /// with more, a batch that is sent again may end up behind those that were sent after it.
         max_in_flight(batches: usize);
-        /// `max.request.size`: the largest request, and so the largest record. Default: 1 MiB.
+        /// `max.request.size`: the largest batch, and so the largest record. Default: 1 MiB. Given, and
+        /// `request.max.bytes` not, it is also the largest request.
         max_request_size(bytes: u32);
+        /// `request.max.bytes`: the largest request. Default: 8 MiB, or a quarter of `buffer.memory` if that is less. A
+        /// request has a batch of each of many partitions, and is larger than `max.request.size` only where answers are
+        /// slow. The broker's limit is `socket.request.max.bytes`.
+        request_max_bytes(bytes: u32);
         /// `request.timeout.ms`: how long a broker may take for one request. Default: 30 s.
         request_timeout(timeout: Duration);
         /// `delivery.timeout.ms`: how long a record may take, retries included. Default: 120 s.

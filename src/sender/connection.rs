@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::in_flight::Batch;
 use super::lagging::SLOW_SETUP;
+use super::service::Service;
 use super::timers::Armed;
 use crate::wire::api_versions::ApiRange;
 use crate::wire::frame::{FRAME_MAX, FrameReader};
@@ -93,6 +94,9 @@ const METADATA_MAX: usize = 16 << 20;
 /// Per record of a batch, an answer to Produce may say what was wrong with it (KIP-467).
 const PER_RECORD_MAX: usize = 512;
 
+/// Unanswered bytes beyond which nothing is added; the broker reads one request at a time anyway.
+const UNANSWERED_MAX: usize = 16 << 20;
+
 /// What was asked; the answer's meaning.
 #[derive(Debug)]
 pub enum Asked {
@@ -132,6 +136,8 @@ pub struct Request {
     pub sent: bool,
     /// Its length, for the bound on unanswered bytes.
     pub bytes: usize,
+    /// When it was handed to the driver.
+    pub at: Duration,
 }
 
 /// What brokers ask a KRaft controller (KIP-631), and nobody a broker.
@@ -212,6 +218,8 @@ pub struct Connection {
     pub sending: bool,
     /// Bytes of `unanswered`.
     pub unanswered_bytes: usize,
+    /// How fast the broker serves what it is asked here.
+    pub service: Service,
     /// Since when the oldest request is at the head: a broker works on one at a time, so its time counts from here.
     pub head_since: Duration,
     /// How long set-up may take.
@@ -255,6 +263,7 @@ impl Connection {
             unanswered: VecDeque::new(),
             sending: false,
             unanswered_bytes: 0,
+            service: Service::default(),
             head_since: now,
             setup_timeout,
             setup_deadline: now + setup_timeout,
@@ -334,6 +343,9 @@ impl Connection {
             return Err(format!("it answered request {correlation} when {expected} was next"));
         }
         self.unanswered_bytes -= request.bytes;
+        if matches!(request.asked, Asked::Produce { .. }) {
+            self.service.answered(now, request.at, request.bytes);
+        }
         self.head_since = now;
         self.last_used = now;
         Ok(request)
@@ -356,6 +368,12 @@ impl Connection {
     /// True when a request may be handed to the driver.
     pub fn can_send(&self, now: Duration) -> bool {
         self.state == State::Ready && !self.sending && now >= self.throttled_until
+    }
+
+    /// True when batches may, too: more of them would not only wait.
+    pub fn takes_batches(&self, now: Duration) -> bool {
+        let full = self.unanswered_bytes >= UNANSWERED_MAX || self.service.is_busy(self.unanswered.len());
+        self.can_send(now) && !full
     }
 }
 

@@ -18,6 +18,9 @@ use crate::wire::record_batch::{self, BatchHeader};
 /// Length of a batch's header on the wire.
 pub const BATCH_HEADER: u32 = record_batch::LEN as u32;
 
+/// What a request says of a batch besides its records and its topic's name or id, at most.
+const PARTITION_HEAD: u64 = record_batch::LEN as u64 + 32;
+
 /// While a partition has something unacknowledged, fewer bytes than this wait for the ack or for linger: small
 /// batches cost a system call, an answer and a wake-up each (PERF.md).
 const GROW_TO: u32 = 256 << 10;
@@ -25,9 +28,6 @@ const GROW_TO: u32 = 256 << 10;
 /// Where writers do not wait for answers, what a batch will have so long after the one before it left, as they are going
 /// now, takes the place of `batch.size`.
 const GROW_FOR: Duration = Duration::from_micros(250);
-
-/// Unanswered bytes per connection beyond which nothing is added; the broker reads one request at a time anyway.
-const UNANSWERED_MAX: usize = 16 << 20;
 
 /// How often all active partitions are looked at while callers wait for room.
 const RELIEF_EVERY: Duration = Duration::from_millis(1);
@@ -300,8 +300,10 @@ impl Sender {
             let Some(node) = self.nodes.get(&id) else { continue };
             let Some(lane) = node.lane else { continue };
             let Some(connection) = self.connections.get(&lane) else { continue };
-            if connection.can_send(now) && connection.unanswered_bytes < UNANSWERED_MAX {
-                self.pack_request(id, lane);
+            if connection.takes_batches(now) {
+                let (least, most) = (self.config.max_request_size, self.config.request_max_bytes);
+                let limit = connection.service.request_bytes(u64::from(least), u64::from(most));
+                self.pack_request(id, lane, limit.min(self.request_limit(id)));
             }
             // Else it is listed again when its transmit was sent, answered, or its throttle is over.
         }
@@ -309,10 +311,10 @@ impl Sender {
         self.drain.wake_callers();
     }
 
-    fn pack_request(&mut self, node: i32, lane: ConnectionId) {
+    /// One request of `limit` bytes at most; or of one batch, which has a limit of its own.
+    fn pack_request(&mut self, node: i32, lane: ConnectionId, limit: u64) {
         let mut batches = self.spare_batches.pop().unwrap_or_default();
         let mut bytes = 0u64;
-        let most = u64::from(self.config.max_request_size).min(self.request_limit(node));
         let mut left = self.nodes.get(&node).map_or(0, |node| node.ready.len());
         while left > 0 {
             left -= 1;
@@ -329,8 +331,10 @@ impl Sender {
                 continue;
             }
             let partition = &self.partitions[id as usize];
-            let expected = partition.queue.front().map_or(peek.bytes, |batch| u64::from(batch.bytes));
-            if !batches.is_empty() && bytes + expected > most {
+            let largest = u64::from(partition.ring.limit.load(Ordering::Relaxed));
+            let expected = partition.queue.front().map_or(peek.bytes.min(largest), |batch| u64::from(batch.bytes));
+            let head = PARTITION_HEAD + self.topics[partition.topic as usize].shared.name.len() as u64;
+            if !batches.is_empty() && bytes + head + expected > limit {
                 // It opens the next request.
                 self.partitions[id as usize].listed = true;
                 if let Some(node) = self.nodes.get_mut(&node) {
@@ -344,7 +348,7 @@ impl Sender {
                 self.arm_partition(id, later);
                 continue;
             };
-            bytes += u64::from(batch.bytes) + u64::from(BATCH_HEADER);
+            bytes += head + u64::from(batch.bytes);
             batches.push(Some(batch));
         }
         if batches.is_empty() {
@@ -525,7 +529,8 @@ impl Sender {
         }
         if let Some(connection) = self.connections.get_mut(&lane) {
             let asked = Asked::Produce { version, batches };
-            connection.asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes });
+            connection
+                .asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes, at: self.now.monotonic });
             let deadline = connection.head_since + self.config.request_timeout;
             connection.armed.at(&mut self.timers, deadline, Timer::Connection(lane));
         }

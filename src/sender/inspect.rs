@@ -74,7 +74,7 @@ impl Sender {
         for (id, partition) in (0..).zip(&self.partitions) {
             let lane = self.nodes.get(&partition.leader).and_then(|node| node.lane);
             let lane = lane.and_then(|lane| self.connections.get(&lane));
-            if lane.is_some_and(|lane| lane.can_send(now))
+            if lane.is_some_and(|lane| lane.takes_batches(now))
                 && self.may_leave_at(id).is_some_and(|at| at <= self.now.monotonic)
             {
                 found.push(id);

@@ -160,7 +160,8 @@ impl Sender {
         end_request(&mut transmit.head, start, 0);
         let bytes = transmit.head.len();
         transmit.pieces.push(Piece::Head { start: 0, len: bytes as u32 });
-        connection.asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes });
+        connection
+            .asked(self.now.monotonic, Request { correlation, asked, sent: false, bytes, at: self.now.monotonic });
         self.arm_connection(id);
         self.expect_answer(id);
         self.transmits.push_back(transmit);

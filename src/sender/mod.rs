@@ -30,6 +30,7 @@ mod outbox;
 mod peers;
 mod race;
 mod retry;
+mod service;
 mod shared;
 mod shutdown;
 mod size_limit;

@@ -252,7 +252,7 @@ impl Sender {
         let Some(Connection { peer: Peer::Node(node), .. }) = self.connections.get(&id) else { return };
         let node = *node;
         let Some(limit) = self.size_limits.get_mut(&node) else { return };
-        let changed = limit.passed(self.now.monotonic, size, self.config.max_request_size as usize);
+        let changed = limit.passed(self.now.monotonic, size, self.config.request_max_bytes as usize);
         if limit.is_blank() {
             self.size_limits.remove(&node);
         }

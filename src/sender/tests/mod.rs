@@ -26,6 +26,7 @@ mod race;
 mod refusals;
 mod retries;
 mod scenarios;
+mod service;
 mod size_limit;
 mod stage;
 mod time;

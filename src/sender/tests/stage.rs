@@ -33,6 +33,7 @@ pub struct Asked {
     pub at: Duration,
     pub node: i32,
     pub api: ApiKey,
+    pub bytes: usize,
 }
 
 type Spoil = Box<dyn FnMut(i32, &mut MetadataResponse)>;
@@ -52,6 +53,8 @@ pub struct Stage {
     pub mute: HashSet<(i32, ApiKey)>,
     /// So long after its request an answer to Produce comes, if any time.
     pub produce_takes: Duration,
+    /// That is a broker's time, which it has for one request after the other; else it is the way's.
+    pub one_by_one: bool,
     /// Changes metadata answers.
     pub spoil: Option<Spoil>,
     /// Names that were looked up, and when.
@@ -98,6 +101,7 @@ impl Stage {
             unresolved: HashSet::new(),
             mute: HashSet::new(),
             produce_takes: Duration::ZERO,
+            one_by_one: false,
             spoil: None,
             look_ups: Vec::new(),
             connects: Vec::new(),
@@ -212,7 +216,7 @@ impl Stage {
         let frame = frame.split_off(4);
         self.sender.handle_sent(self.now(), transmit);
         let (header, _) = server::request_header(&frame).unwrap();
-        self.asked.push(Asked { at: self.now, node, api: header.api });
+        self.asked.push(Asked { at: self.now, node, api: header.api, bytes: frame.len() });
         if self.mute.contains(&(node, header.api)) {
             self.muted.push((id, header.api));
             return;
@@ -231,7 +235,8 @@ impl Stage {
         }
         match reply {
             Reply::Answer { .. } if header.api == ApiKey::PRODUCE && !self.produce_takes.is_zero() => {
-                self.coming.push_back((self.now + self.produce_takes, id, answer));
+                let free_at = self.coming.back().filter(|_| self.one_by_one).map_or(self.now, |(at, ..)| *at);
+                self.coming.push_back((free_at + self.produce_takes, id, answer));
             }
             Reply::Answer { .. } => self.sender.handle_received(self.now(), id, &answer),
             Reply::Close => self.lose(id, io::ErrorKind::UnexpectedEof),
@@ -287,8 +292,13 @@ impl Stage {
 
     /// The same, if there is room.
     pub fn try_send(&mut self, topic: &TopicShared, partition: u32) -> Option<Delivery> {
+        self.try_send_value(topic, partition, b"value")
+    }
+
+    /// The same with another value.
+    pub fn try_send_value(&mut self, topic: &TopicShared, partition: u32, value: &[u8]) -> Option<Delivery> {
         let ring = topic.partition(partition).unwrap().clone();
-        let fields = Fields { key: None, value: Some(b"value"), headers: &[] };
+        let fields = Fields { key: None, value: Some(value), headers: &[] };
         self.accumulator.append(&ring, &fields, None, Attach::Delivery, true, None).ok()?.delivery
     }
 
