@@ -305,6 +305,8 @@ impl Sender {
         let (peer, address) = (connection.peer, connection.address);
         self.each_endpoint_at(peer, address, |endpoint| endpoint.no_identity = versions.init_producer_id.is_none());
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let Versions { produce, metadata, init_producer_id } = versions;
+        tracing::debug!(connection = %connection.name, produce, metadata, init_producer_id, "agreed on versions");
         if !connection.on(Event::Versions) {
             return Ok(());
         }
