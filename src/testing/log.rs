@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::options::TimestampType;
+use super::options::{FirstSequence, TimestampType};
 use super::validate::Checked;
 use crate::wire::batch_view::{BatchView, attributes};
 use crate::wire::error_code::ErrorCode;
@@ -51,6 +51,15 @@ struct ProducerState {
     batches: VecDeque<Seen>,
 }
 
+/// The broker's settings that an append goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendRules {
+    /// Keep offsets and counts alone.
+    pub discard: bool,
+    /// What is accepted of a producer that is not known.
+    pub first_sequence: FirstSequence,
+}
+
 /// A partition's log.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -77,10 +86,10 @@ impl Log {
         timestamp_type: TimestampType,
         leader_epoch: i32,
         now: i64,
-        discard: bool,
+        rules: AppendRules,
     ) -> Result<Appended, ErrorCode> {
         let batch = &checked.batch;
-        if let Some(seen) = self.check_sequence(batch)? {
+        if let Some(seen) = self.check_sequence(batch, rules.first_sequence)? {
             let Seen { base_offset, max_timestamp, .. } = seen;
             // Kafka says the stored timestamp here, even where the producer sets it.
             return Ok(Appended { base_offset, log_append_time: max_timestamp, duplicate: true });
@@ -91,7 +100,7 @@ impl Log {
         self.next_offset += i64::from(batch.count());
         self.bytes += batch.bytes().len() as u64;
         self.remember(batch, base_offset, max_timestamp);
-        if discard {
+        if rules.discard {
             self.start_offset = self.next_offset;
         } else {
             let bytes = stored_bytes(batch, base_offset, leader_epoch, by_broker, max_timestamp);
@@ -102,11 +111,21 @@ impl Log {
     }
 
     /// Whether a batch may follow what is known of its producer; the stored one if it is a duplicate.
-    fn check_sequence(&self, batch: &BatchView<'_>) -> Result<Option<Seen>, ErrorCode> {
+    fn check_sequence(&self, batch: &BatchView<'_>, first_sequence: FirstSequence) -> Result<Option<Seen>, ErrorCode> {
         let id = batch.producer_id();
-        // Of a producer that is not known, any first sequence is accepted.
-        let Some(state) = (id >= 0).then(|| self.producers.get(&id)).flatten() else { return Ok(None) };
+        if id < 0 {
+            return Ok(None);
+        }
         let first = batch.base_sequence();
+        let Some(state) = self.producers.get(&id) else {
+            return match first_sequence {
+                FirstSequence::ZeroWhenNew if first != 0 && self.next_offset == 0 => {
+                    Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER)
+                }
+                FirstSequence::Zero if first != 0 => Err(ErrorCode::UNKNOWN_PRODUCER_ID),
+                _ => Ok(None),
+            };
+        };
         let last = sequence_after(first, batch.last_offset_delta());
         if batch.producer_epoch() < state.epoch {
             return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
@@ -171,6 +190,11 @@ impl Log {
     /// Something is known of a producer.
     pub fn knows_producers(&self) -> bool {
         !self.producers.is_empty()
+    }
+
+    /// Something is known of this one.
+    pub fn knows_producer(&self, id: i64) -> bool {
+        self.producers.contains_key(&id)
     }
 
     /// The batches, in order.

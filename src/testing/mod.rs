@@ -46,7 +46,7 @@ pub use crate::wire::error_code::ErrorCode;
 pub use broker::{BrokerModel, Incoming, Reply};
 pub use decode::{StoredRecord, decode_batch};
 pub use log::StoredBatch;
-pub use options::{BrokerOptions, Fault, OnProduce, ProduceContext, TimestampType, TopicOptions};
+pub use options::{BrokerOptions, Fault, FirstSequence, OnProduce, ProduceContext, TimestampType, TopicOptions};
 pub use server::{Broker, BrokerStats};
 
 /// The partition that Java's default partitioner gives a key, of `count` partitions.

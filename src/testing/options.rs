@@ -15,6 +15,20 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Which sequence number a partition accepts first from a producer that it knows nothing of, because it never heard of
+/// it or forgot it. Kafka's versions differ in that. (The new epoch of a producer that is known begins with 0 in all.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FirstSequence {
+    /// Any. Kafka 2.5 to 4.4 (KIP-360).
+    #[default]
+    Any,
+    /// 0 while the partition never held a record, else OUT_OF_ORDER_SEQUENCE_NUMBER; any from its first record on, also
+    /// when all of them are deleted. Kafka 4.5 (KAFKA-15591).
+    ZeroWhenNew,
+    /// 0, else UNKNOWN_PRODUCER_ID. Kafka 1.0 to 2.4, and what KAFKA-19880 proposes.
+    Zero,
+}
+
 /// A topic's settings.
 #[derive(Clone, Debug)]
 pub struct TopicOptions {
@@ -67,6 +81,8 @@ pub struct BrokerOptions {
     /// Whether records may have offset deltas other than 0, 1, 2…, as with Kafka, which stores them as they are. Default
     /// false: a producer that sends such a thing has a bug, and here it shows.
     pub any_offset_deltas: bool,
+    /// Which sequence number a partition accepts first from a producer that it does not know. Default: any.
+    pub first_sequence: FirstSequence,
     /// The highest version of Produce that is offered. Default 13.
     pub produce_max_version: i16,
     /// APIs, by number, that the broker neither offers nor answers.
@@ -92,6 +108,7 @@ impl Default for BrokerOptions {
             ack_delay: Duration::ZERO,
             discard: false,
             any_offset_deltas: false,
+            first_sequence: FirstSequence::Any,
             produce_max_version: 13,
             denied_apis: Vec::new(),
             socket_request_max_bytes: 104_857_600,
@@ -119,6 +136,7 @@ impl fmt::Debug for BrokerOptions {
             .field("ack_delay", &self.ack_delay)
             .field("discard", &self.discard)
             .field("any_offset_deltas", &self.any_offset_deltas)
+            .field("first_sequence", &self.first_sequence)
             .field("produce_max_version", &self.produce_max_version)
             .field("denied_apis", &self.denied_apis)
             .field("socket_request_max_bytes", &self.socket_request_max_bytes)

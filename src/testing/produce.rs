@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::broker::{BrokerModel, Incoming, Reply};
-use super::log::Appended;
+use super::log::{AppendRules, Appended};
 use super::options::{Fault, ProduceContext};
 use super::validate::{Refusal, check_batch, check_for_partition, check_for_request};
 use crate::wire::codec::WireError;
@@ -274,12 +274,11 @@ impl BrokerModel {
         let checked = check_batch(records, &topic.options, self.options.any_offset_deltas, incoming.unix_ms);
         // From here on the request has reached the log.
         let reached = !matches!(&checked, Err(refusal) if matches!(refusal.error.0, 2 | 10));
-        let discard = self.options.discard;
+        let rules = AppendRules { discard: self.options.discard, first_sequence: self.options.first_sequence };
         let timestamp_type = topic.options.timestamp_type;
         let result = checked.and_then(|checked| {
             let log = &mut partition.log;
-            log.append(&checked, timestamp_type, partition.leader_epoch, incoming.unix_ms, discard)
-                .map_err(Refusal::from)
+            log.append(&checked, timestamp_type, partition.leader_epoch, incoming.unix_ms, rules).map_err(Refusal::from)
         });
         if reached {
             answer.log_start_offset = partition.log.start_offset;

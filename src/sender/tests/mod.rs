@@ -8,6 +8,7 @@ mod bad_brokers;
 mod bootstrap;
 mod closing;
 mod expiry;
+mod first_sequence;
 mod found_by_seeds;
 mod gone;
 mod health;

@@ -51,6 +51,45 @@ fn sequences_wrap_between_batches_and_inside_one() {
     assert_eq!(sequences, [i32::MAX, 0, 1, 2]);
 }
 
+/// What Kafka's versions decide differently: before 2.5, from 2.5 on (KIP-360), from 4.5 on (KAFKA-15591).
+#[test]
+fn the_first_sequence_of_an_unknown_producer_is_a_matter_of_version() {
+    use FirstSequence::{Any, Zero, ZeroWhenNew};
+    let other = |sequence| {
+        batch_with(&["x"], |header| {
+            (header.producer_id, header.producer_epoch, header.base_sequence) = (6, 0, sequence)
+        })
+    };
+    for rule in [Any, ZeroWhenNew, Zero] {
+        let mut broker = Harness::new(BrokerOptions { first_sequence: rule, ..BrokerOptions::default() });
+        let refused = match rule {
+            Any => (0, 0),
+            ZeroWhenNew => (45, -1),
+            Zero => (59, -1),
+        };
+        assert_eq!(broker.send(&sequenced(0, 5, &["a"])), refused, "{rule:?}: a log that is new");
+        let end = if rule == Any { 1 } else { 0 };
+        assert_eq!(broker.send(&batch(&["nobody's"])), (0, end), "{rule:?}: without a producer id");
+        let known = if rule == Zero { (59, -1) } else { (0, end + 1) };
+        assert_eq!(broker.send(&other(7)), known, "{rule:?}: a log that holds a record");
+        let mut broker = Harness::new(BrokerOptions { first_sequence: rule, ..BrokerOptions::default() });
+        assert_eq!(broker.send(&sequenced(0, 0, &["a"])), (0, 0), "{rule:?}: 0 is right for all");
+        assert_eq!(broker.send(&sequenced(0, 1, &["b"])), (0, 1));
+        assert_eq!(broker.send(&sequenced(1, 2, &["x"])), (45, -1), "{rule:?}: a new epoch of a known one");
+        broker.model.restart_node(0);
+        assert_eq!(broker.send(&sequenced(0, 1, &["b"])), (0, 1), "{rule:?}: the last batch is remembered");
+        assert!(broker.model.delete_records("t", 0, 2));
+        assert_eq!(broker.send(&sequenced(0, 3, &["x"])), (45, -1), "{rule:?}: and so it is when it is deleted");
+        broker.model.expire_producers();
+        let forgotten = if rule == Zero { (59, -1) } else { (0, 2) };
+        assert_eq!(broker.send(&sequenced(0, 5, &["c"])), forgotten, "{rule:?}: emptied, and all is forgotten");
+        broker.model.delete_topic("t");
+        broker.model.create_topic("t", TopicOptions::default());
+        assert_eq!(broker.send(&sequenced(0, 6, &["d"])), refused, "{rule:?}: made again under its name");
+        assert_eq!(broker.send(&sequenced(1, 0, &["d"])), (0, if rule == Any { 1 } else { 0 }));
+    }
+}
+
 #[test]
 fn epochs_only_grow_and_start_at_zero() {
     let mut broker = Harness::new(BrokerOptions::default());
