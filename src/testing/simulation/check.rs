@@ -14,15 +14,16 @@ pub struct FoundLog<'a> {
 /// Records of a place that may be there twice or out of order, by their places in the order of all: those without an
 /// outcome when a broker forgot all it knew of their producer, and what was accepted from then on until the partition
 /// came to rest again under what the broker learned anew. So it is when producer ids expire, and when a topic is created
-/// again and requests name it by its name; where they name it by its id, no batch for the old topic gets into the new
-/// one, and only what is told as not written may lie in the log that is gone.
+/// again, requests name it by its name, and a new log accepts any first sequence. Where they name it by its id, no batch
+/// for the old topic gets into the new one; and where a new log is begun at 0, none does that has others before it: then
+/// all that is excused is that what is told as not written may lie in the log that is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Forgotten {
     pub place: Place,
     pub from: u32,
     pub to: Option<u32>,
-    /// The old topic's batches did not get into the new one.
-    pub by_id: bool,
+    /// The old topic's batches did not get in between those of the new one.
+    pub kept_apart: bool,
 }
 
 /// What the logs can be held to.
@@ -34,8 +35,8 @@ pub struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    fn excuses(&self, record: &Record, by_id: bool) -> bool {
-        let of_place = self.forgotten.iter().filter(|f| f.place == record.place && (by_id || !f.by_id));
+    fn excuses(&self, record: &Record, kept_apart: bool) -> bool {
+        let of_place = self.forgotten.iter().filter(|f| f.place == record.place && (kept_apart || !f.kept_apart));
         of_place.into_iter().any(|f| record.order >= f.from && f.to.is_none_or(|to| record.order <= to))
     }
 }
@@ -111,7 +112,7 @@ pub fn check_logs(logs: &[FoundLog<'_>], ledger: &Ledger, rules: &Rules<'_>, cov
 /// Within a producer id and epoch each batch follows the one before; a new epoch begins at zero.
 fn check_sequences(log: &FoundLog<'_>, rules: &Rules<'_>, coverage: &mut Coverage) {
     let mut known: Vec<(i64, i16, i64)> = Vec::new();
-    let forgot = rules.forgotten.iter().any(|forgotten| forgotten.place == log.place && !forgotten.by_id);
+    let forgot = rules.forgotten.iter().any(|forgotten| forgotten.place == log.place && !forgotten.kept_apart);
     for batch in log.batches {
         let view = BatchView::parse_unhashed(&batch.bytes).unwrap();
         let (producer, epoch, first) = (view.producer_id(), view.producer_epoch(), i64::from(view.base_sequence()));

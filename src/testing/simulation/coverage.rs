@@ -54,6 +54,8 @@ sights! {
     RequestRefused "broker: closes on a request above its limit",
     Shuffled "broker: partitions answered in another order",
     BadRecord "broker: a record refused by itself",
+    FirstInNewLog "broker: a new log refuses a first sequence that is not 0",
+    FirstOfUnknown "broker: refuses a first sequence that is not 0",
     ClockBack "clock: jumps back",
     ClockForth "clock: jumps forth",
     SmallRecord "caller: a record",

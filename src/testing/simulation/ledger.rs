@@ -63,6 +63,13 @@ pub struct Copy {
     stamp: (i64, i16, i32),
 }
 
+impl Copy {
+    /// The producer id that it is sent under; -1 without one.
+    pub fn producer(&self) -> i64 {
+        self.stamp.0
+    }
+}
+
 /// A request on its way.
 #[derive(Debug, Default)]
 pub struct Frame {

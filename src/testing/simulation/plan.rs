@@ -7,7 +7,7 @@ use super::network::Storm;
 use super::world::Weather;
 use crate::config::{Acks, ProducerConfig};
 use crate::sender::Random;
-use crate::testing::{BrokerOptions, TopicOptions};
+use crate::testing::{BrokerOptions, FirstSequence, TopicOptions};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -49,6 +49,8 @@ pub struct Plan {
     pub cut_off_for_good: bool,
     /// The largest request that brokers take, if they have such a limit.
     pub request_max: Option<usize>,
+    /// What a partition accepts first of a producer that it does not know.
+    pub first_accepted: FirstSequence,
 }
 
 /// Weights of what happens between two looks of the run.
@@ -203,6 +205,7 @@ impl Plan {
             close_early: dice.chance(200),
             // Where all have one, whole batches end.
             limits: if dice.chance(100) { 950 } else { dice.swarm(300) },
+            first_accepted: FirstSequence::Any,
             request_max: None,
             without_identity: Vec::new(),
             cut_off: 0,
@@ -218,6 +221,17 @@ impl Plan {
             plan.cut_off_for_good = dice.chance(600) && plan.delivery_timeout >= least;
         }
         plan.request_max = dice.chance(200).then(|| dice.of(&[4_000, 6_000, 9_000, 14_000]));
+        // Whatever is drawn last leaves the other draws of known seeds as they are.
+        plan.first_accepted = match dice.below(10) {
+            0..6 => FirstSequence::Any,
+            6..9 => FirstSequence::ZeroWhenNew,
+            _ => FirstSequence::Zero,
+        };
+        if plan.first_accepted != FirstSequence::Any {
+            // A start near the end of the numbers is our short cut to their wrap; such a broker would refuse it, and no
+            // producer begins there.
+            plan.first_sequence = 0;
+        }
         plan
     }
 
@@ -227,6 +241,7 @@ impl Plan {
             brokers: self.brokers as usize,
             auto_create: self.auto_create,
             topic: TopicOptions { partitions, compacted: self.compacted, ..TopicOptions::default() },
+            first_sequence: self.first_accepted,
             produce_max_version: self.version,
             socket_request_max_bytes: self.request_max.unwrap_or(usize::MAX),
             ..BrokerOptions::default()

@@ -17,7 +17,7 @@ use crate::config::Acks;
 use crate::error::CloseReport;
 use crate::metadata::BELIEVED;
 use crate::sender::{Command, Random, Ticket, TopicShared};
-use crate::testing::StoredBatch;
+use crate::testing::{FirstSequence, StoredBatch};
 use crate::wire::header::ApiKey;
 use crate::wire::record::Fields;
 
@@ -474,7 +474,8 @@ impl Run {
             self.world.model.delete_topic(name);
             // The next one of this name has epochs of its own.
             self.world.old_leaders.retain(|(place, ..)| place / PARTITIONS_MAX != topic);
-            self.begin_forgetting(topic..topic + 1, self.plan.version >= 13);
+            let kept_apart = self.plan.version >= 13 || self.plan.first_accepted != FirstSequence::Any;
+            self.begin_forgetting(topic..topic + 1, kept_apart);
         }
     }
 
@@ -486,11 +487,11 @@ impl Run {
         self.begin_forgetting(0..self.topics.len(), false);
     }
 
-    fn begin_forgetting(&mut self, topics: std::ops::Range<usize>, by_id: bool) {
+    fn begin_forgetting(&mut self, topics: std::ops::Range<usize>, kept_apart: bool) {
         for place in topics.start * PARTITIONS_MAX..topics.end * PARTITIONS_MAX {
             let next = self.ledger().next_order();
             let from = self.ledger().oldest_on_its_way(place).unwrap_or(next);
-            self.forgotten.push(Forgotten { place, from, to: None, by_id });
+            self.forgotten.push(Forgotten { place, from, to: None, kept_apart });
         }
     }
 

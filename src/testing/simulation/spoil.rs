@@ -5,6 +5,7 @@ use super::deck::bit;
 use super::ledger::PARTITIONS_MAX;
 use super::world::World;
 use crate::sender::transmit::ConnectionId;
+use crate::testing::FirstSequence;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::header::ApiKey;
 use crate::wire::init_producer_id;
@@ -72,22 +73,38 @@ impl World {
             if code != 0 {
                 self.coverage.saw_code(code, base_offset >= 0);
             }
-            let planned = injected & bit(code) != 0 || matches!(code, 0 | 3 | 6 | 10 | 19 | 45 | 47 | 100);
+            let by_chance = injected & bit(code) != 0;
+            let rule = self.model.options.first_sequence;
+            let planned = by_chance
+                || matches!(code, 0 | 3 | 6 | 10 | 19 | 45 | 47 | 100)
+                || code == 59 && rule == FirstSequence::Zero;
             // Of late copies the books know nothing.
             let mut bad = self.next_acted(id).is_none();
+            let mut producer = None;
             let ledger = self.ledger.take();
             if let (Some(ledger), Some(frame)) = (&ledger, self.next_acted(id))
                 && let Some(copy) = frame.copies.iter().position(|copy| copy.place == place)
             {
                 frame.results[copy] = Some((code, base_offset));
+                producer = Some(frame.copies[copy].producer());
                 bad = ledger.has_bad(frame, copy);
             }
             self.ledger = ledger;
             if code == 87 && bad {
                 self.coverage.saw(Sight::BadRecord);
             }
+            if matches!(code, 45 | 59) && !by_chance && !self.is_known(place, producer) {
+                self.coverage.saw(if code == 45 { Sight::FirstInNewLog } else { Sight::FirstOfUnknown });
+            }
             assert!(planned || (code == 87 && bad), "the broker finds fault with a batch: {}", ErrorCode(code));
         }
+    }
+
+    /// Whether a partition's log knows this producer; true also when there is no such log or no producer id.
+    fn is_known(&self, place: usize, producer: Option<i64>) -> bool {
+        let name = NAMES.get(place / PARTITIONS_MAX);
+        let log = name.and_then(|name| self.model.log(name, (place % PARTITIONS_MAX) as i32));
+        producer.zip(log).is_none_or(|(producer, log)| producer < 0 || log.knows_producer(producer))
     }
 
     /// What becomes of an answer on its way.
