@@ -4,7 +4,8 @@
 # compared with what the producers said of each record: nothing may be lost, twice, out of order, stored although "not
 # written", or failed.
 #
-#   ci/chaos.sh [OPTION…]
+#   ci/chaos.sh [--kafka VERSION] [OPTION…]
+#     --kafka VERSION    which Kafka, as the first option (default: the newest, see ci/kafka/pom.xml)
 #     --minutes N        how long brokers are disturbed (default 3; with start and reading half a minute more)
 #     --rf 3             (default) partitions of three replicas, min.insync.replicas 2, and some of one: leaders killed,
 #                        brokers stopped for longer than the request timeout, partitions reassigned, clients throttled
@@ -25,6 +26,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit ;; esac
+if [ "${1:-}" = --kafka ]; then export RINGMAIL_KAFKA=${2:?which version of Kafka?}; shift 2; fi
 ci/kafka.sh jars
 python=$(ci/kafka.sh python)
 cargo build --release -q -p ringmail-chaos

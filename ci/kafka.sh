@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # A real Apache Kafka on loopback for tests: small, fast to start, stopped by pid.
 #
+#   ci/kafka.sh [--kafka VERSION] COMMAND…    the version is otherwise $RINGMAIL_KAFKA, else the one in kafka/pom.xml; a
+#                                             folder with a cluster in it goes on with the version that made it
+#
+#   ci/kafka.sh version                       prints the version
 #   ci/kafka.sh jars                          resolve the jars (once; Java 17 and Maven are installed if missing)
 #   ci/kafka.sh venv                          a Python with confluent-kafka, the reader that is not ours (once)
 #   ci/kafka.sh start one DIR [key=value]…    one combined broker; extra broker properties may follow
-#   ci/kafka.sh start three DIR [key=value]…  a controller (node 0) and brokers 1, 2, 3
+#   ci/kafka.sh start three DIR [key=value]…  a controller or ZooKeeper (node 0) and brokers 1, 2, 3
 #   ci/kafka.sh start proxied DIR [key=value]…  as three, and each broker has a second listener whose advertised address
 #                                             is a proxy's: DIR/routes has a line `PROXY BROKER` for each of them
 #   ci/kafka.sh bootstrap DIR                 prints HOST:PORT[,HOST:PORT…]
@@ -13,21 +17,19 @@
 #   ci/kafka.sh restart NODE DIR              starts a stopped or killed node again, same ports and logs
 #   ci/kafka.sh launch NODE DIR               the same without waiting until it is up
 #   ci/kafka.sh stop DIR                      SIGTERM to every node, kill -9 after 15 s
-#   ci/kafka.sh tool CLASS ARG…               a tool of Kafka: TopicCommand, DumpLogSegments, kafka.admin.ConfigCommand …
+#   ci/kafka.sh tool NAME ARG…                a tool of Kafka: TopicCommand, DumpLogSegments, ConfigCommand …, with the
+#                                             newest version's options
 #
 # DIR holds everything of a cluster: properties, logs, pid files. Ports are free ones below the ephemeral range, or
 # PORTS="p1 p2 …" (one: broker, controller; three: controller, broker 1, 2, 3; proxied: then their second listeners, then
-# their proxies). What is downloaded or made once lies in
-# $RINGMAIL_CACHE (default: .kafka in the repository, ignored by git).
+# their proxies). What is downloaded or made once lies in $RINGMAIL_CACHE (default: .kafka in the repository, ignored by
+# git), in a folder per version.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${RINGMAIL_CACHE:-$here/../.kafka}
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
-version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
-libs=$cache/kafka-$version
-archive=$cache/kafka-$version.jsa
 python=$cache/venv/bin/python
 cluster_id=cmluZ21haWwtdGVzdHMtMQ
 jvm=(-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true)
@@ -35,6 +37,30 @@ archiving=
 
 say() { printf 'kafka.sh: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+# All that differs from version to version. (Which class a tool is, and in which package, `jars` finds in the jars.)
+use() { # use VERSION
+  version=$1
+  libs=$cache/kafka-$version
+  archive=$cache/kafka-$version.jsa
+  # Where brokers find each other: at a controller (KRaft), which a single broker is itself, or at ZooKeeper as node 0.
+  # 2.8 to 3.2 have KRaft, but not for production; ZooKeeper ended with 4.0.
+  case $version in 0.* | 1.* | 2.* | 3.[0-2].*) controller=zookeeper ;; *) controller=kraft ;; esac
+  # What options of the producer tools were called before KIP-1147.
+  case $version in
+    0.* | 1.* | 2.* | 3.* | 4.[01].*) renamed=([--reader-property]=--property [--command-config]=--producer.config) ;;
+    *) renamed=() ;;
+  esac
+}
+
+newest() { sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml"; }
+
+cluster() { # cluster DIR: prints its absolute path
+  [ -e "$1/version" ] || die "$1 holds no cluster"
+  (cd "$1" && pwd)
+}
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
@@ -62,16 +88,30 @@ need_java() {
 jars() {
   command -v python3 >/dev/null || apt python3
   need_java
-  if [ ! -e "$libs/.complete" ]; then
+  if [ ! -e "$libs/tools" ]; then
     command -v mvn >/dev/null || apt maven
     say "resolving Kafka $version with Maven"
     rm -rf "$libs"
-    mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DoutputDirectory="$libs" >"$cache/mvn.out" 2>&1 ||
-      { tail -n 20 "$cache/mvn.out" >&2; die "Maven could not resolve the jars"; }
-    cp "$here/kafka/log4j2.yaml" "$libs/"
-    touch "$libs/.complete"
+    mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -Dkafka.version="$version" -DoutputDirectory="$libs" \
+      >"$cache/mvn.out" 2>&1 || { tail -n 20 "$cache/mvn.out" >&2; die "Maven could not resolve the jars of Kafka $version"; }
+    list_tools >"$libs/tools.new"
+    mv "$libs/tools.new" "$libs/tools"
   fi
   [ -e "$archive" ] || make_archive
+}
+
+# A line `NAME CLASS` for each class that may be a tool. Tools moved from Scala to Java over the years, and some left an
+# older namesake behind: the first line counts.
+list_tools() {
+  python3 - "$libs" <<'P'
+import glob, re, sys, zipfile
+packages = ("org/apache/kafka/tools/", "org/apache/kafka/tools/consumer/", "org/apache/kafka/tools/reassign/", "kafka/tools/", "kafka/admin/")
+names = sorted(name for jar in glob.glob(f"{sys.argv[1]}/kafka*.jar") for name in zipfile.ZipFile(jar).namelist())
+for package in packages:
+    for name in names:
+        if tool := re.fullmatch(package + r"(\w+)\.class", name):
+            print(tool[1], name.removesuffix(".class").replace("/", "."))
+P
 }
 
 # A class-data archive halves the start of every JVM. It fits one class path and one Java; a JVM that cannot use it
@@ -109,11 +149,17 @@ java_run() {
 }
 
 tool() {
-  [ -e "$libs/.complete" ] || jars
-  local class=$1
+  [ -e "$libs/tools" ] || jars
+  local name=$1 class word words=()
   shift
-  case $class in *.*) ;; ConsoleConsumer) class=org.apache.kafka.tools.consumer.ConsoleConsumer ;; *) class=org.apache.kafka.tools.$class ;; esac
-  (java_run -Xmx256m -Dlog4j2.configurationFile="$libs/log4j2.yaml" -Dringmail.log.level=ERROR -cp "$libs/*" "$class" "$@")
+  class=$(sed -n "s/^$name //p" "$libs/tools" | head -n 1)
+  [ -n "$class" ] || { say "Kafka $version has no tool $name"; exit 3; }
+  for word in "$@"; do
+    case $name in ConsoleProducer | VerifiableProducer) word=${renamed[$word]:-$word} ;; esac
+    words+=("$word")
+  done
+  set -- ${words[@]+"${words[@]}"}
+  (java_run -Xmx256m -Dlog4j2.configurationFile="$here/kafka/log4j2.properties" -Dringmail.log.level=ERROR -cp "$libs/*" "$class" "$@")
 }
 
 # Free ports below the range from which the kernel picks ports for outgoing connections, else a client could take a
@@ -135,29 +181,45 @@ P
 
 # properties DIR NODE ROLES CONTROLLER_PORT BROKER_PORT[:CLIENT_PORT:PROXY_PORT] REPLICATION [key=value]…
 properties() {
-  local dir=$1 node=$2 roles=$3 controller=$4 port=$5 replication=$6 listeners= advertised= client proxy
+  local dir=$1 node=$2 roles=$3 meeting=$4 port=$5 replication=$6 listeners= advertised= client proxy
   shift 6
+  if [ "$roles" = zookeeper ]; then zookeeper_properties "$dir/node$node" "$meeting"; return; fi
   case $roles in *broker*) listeners=PLAINTEXT://127.0.0.1:${port%%:*} advertised=$listeners ;; esac
   if [[ $port = *:* ]]; then
     IFS=: read -r _ client proxy <<<"$port"
     listeners=$listeners,CLIENT://127.0.0.1:$client advertised=$advertised,CLIENT://127.0.0.1:$proxy
   fi
-  case $roles in *controller*) listeners=${listeners:+$listeners,}CONTROLLER://127.0.0.1:$controller ;; esac
+  case $roles in *controller*) listeners=${listeners:+$listeners,}CONTROLLER://127.0.0.1:$meeting ;; esac
   local controller_node=1
   [ "$replication" = 1 ] || controller_node=0
-  cat <<P
+  case $controller in
+    kraft) cat <<P ;;
 process.roles=$roles
 node.id=$node
-controller.quorum.voters=$controller_node@127.0.0.1:$controller
+controller.quorum.voters=$controller_node@127.0.0.1:$meeting
 controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+$(printf '%s=1\n' share.coordinator.state.topic.num.partitions share.coordinator.state.topic.min.isr)
+share.coordinator.state.topic.replication.factor=$replication
+P
+    zookeeper) cat <<P ;;
+broker.id=$node
+zookeeper.connect=127.0.0.1:$meeting
+zookeeper.session.timeout.ms=3000
+controlled.shutdown.retry.backoff.ms=500
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT
+P
+  esac
+  cat <<P
 listeners=$listeners
 ${advertised:+advertised.listeners=$advertised}
 $(case $roles in *broker*) echo inter.broker.listener.name=PLAINTEXT ;; esac)
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT
 log.dirs=$dir/node$node
-$(printf '%s=1\n' offsets.topic.num.partitions transaction.state.log.num.partitions share.coordinator.state.topic.num.partitions)
-$(printf "%s=$replication\n" offsets.topic.replication.factor transaction.state.log.replication.factor share.coordinator.state.topic.replication.factor default.replication.factor)
-$(printf '%s=1\n' transaction.state.log.min.isr share.coordinator.state.topic.min.isr)
+$(printf '%s=1\n' offsets.topic.num.partitions transaction.state.log.num.partitions)
+$(printf "%s=$replication\n" offsets.topic.replication.factor transaction.state.log.replication.factor default.replication.factor)
+transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 num.network.threads=1
 num.io.threads=2
@@ -171,10 +233,21 @@ log.segment.bytes=268435456
 metric.reporters=
 auto.create.topics.enable=true
 num.partitions=3
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
 replica.lag.time.max.ms=6000
 $(printf '%s\n' "$@")
+P
+}
+
+# Sessions last for two ticks at least.
+zookeeper_properties() { # zookeeper_properties DATA PORT
+  cat <<P
+clientPort=$2
+clientPortAddress=127.0.0.1
+dataDir=$1
+tickTime=500
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=dump
 P
 }
 
@@ -182,16 +255,37 @@ P
 alive() { [ -e "$2/node$1.pid" ] && grep -q -s -F "$2/node$1.properties" "/proc/$(cat "$2/node$1.pid")/cmdline"; }
 
 launch() { # launch NODE DIR: starts the process and returns at once
-  local node=$1 dir=$2
+  local node=$1 dir=$2 main=kafka.Kafka flags=()
   alive "$node" "$dir" && die "node $node of $dir is running already"
-  (java_run ${archiving:+"-XX:ArchiveClassesAtExit=$archiving"} -Xms128m -Xmx"${KAFKA_HEAP:-512m}" -Dlog4j2.configurationFile="$libs/log4j2.yaml" -Dringmail.log.level=INFO -cp "$libs/*" kafka.Kafka \
+  [ -z "$archiving" ] || flags=("-XX:ArchiveClassesAtExit=$archiving")
+  if [ "$controller" = zookeeper ]; then
+    if [ "$node" = 0 ]; then main=org.apache.zookeeper.server.quorum.QuorumPeerMain flags=(); else await_leave "$node" "$dir"; fi
+  fi
+  (java_run ${flags[@]+"${flags[@]}"} -Xms128m -Xmx"${KAFKA_HEAP:-512m}" -Dlog4j2.configurationFile="$here/kafka/log4j2.properties" -Dringmail.log.level=INFO -cp "$libs/*" "$main" \
     "$dir/node$node.properties" </dev/null >>"$dir/node$node.log" 2>&1) &
   echo $! >"$dir/node$node.pid"
   disown
 }
 
+# A broker that was killed stays registered at ZooKeeper until its session ends, and ends itself when it is started before.
+await_leave() { # await_leave NODE DIR
+  python3 - "$1" "$(sed -n 's/^clientPort=//p' "$2/node0.properties")" <<'P'
+import contextlib, re, socket, sys, time
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(sys.argv[2])), timeout=2) as s:
+        s.sendall(b"dump")
+        said = s.makefile("rb").read().decode()
+        if "ephemeral" in said and not re.search(rf"/brokers/ids/{sys.argv[1]}\s", said):
+            sys.exit()
+    time.sleep(0.1)
+sys.exit(f"kafka.sh: node {sys.argv[1]} is still registered at ZooKeeper after 60 s, or ZooKeeper does not answer")
+P
+}
+
 format() { # format NODE DIR
-  (java_run -Xmx256m -Dlog4j2.configurationFile="$libs/log4j2.yaml" -Dringmail.log.level=ERROR -cp "$libs/*" kafka.tools.StorageTool format -t "$cluster_id" -c "$2/node$1.properties") \
+  [ "$controller" = kraft ] || return 0
+  (java_run -Xmx256m -Dlog4j2.configurationFile="$here/kafka/log4j2.properties" -Dringmail.log.level=ERROR -cp "$libs/*" kafka.tools.StorageTool format -t "$cluster_id" -c "$2/node$1.properties") \
     >"$2/format$1.out" 2>&1 || { cat "$2/format$1.out" >&2; die "could not format node $1"; }
 }
 
@@ -209,28 +303,32 @@ prepare() { # makes DIR and its absolute path
   mkdir -p "$1"
   dir=$(cd "$1" && pwd)
   ls "$dir"/node*.properties >/dev/null 2>&1 && die "$dir holds a cluster already"
-  return 0
+  echo "$version" >"$dir/version"
 }
 
 start_one() { # start_one DIR [key=value]…
   prepare "$1"
   shift
-  local ports
+  local ports node nodes=1 roles=broker,controller
   read -r -a ports <<<"${PORTS:-$(free_ports 2)}"
-  properties "$dir" 1 broker,controller "${ports[1]}" "${ports[0]}" 1 "$@" >"$dir/node1.properties"
+  if [ "$controller" = zookeeper ]; then
+    nodes="0 1" roles=broker
+    properties "$dir" 0 zookeeper "${ports[1]}" 0 1 >"$dir/node0.properties"
+  fi
+  properties "$dir" 1 $roles "${ports[1]}" "${ports[0]}" 1 "$@" >"$dir/node1.properties"
   echo "127.0.0.1:${ports[0]}" >"$dir/bootstrap"
-  format 1 "$dir"
-  launch 1 "$dir"
+  for node in $nodes; do format "$node" "$dir"; launch "$node" "$dir"; done
   await_brokers "$dir" 1 "127.0.0.1:${ports[0]}"
 }
 
 start_three() { # start_three three|proxied DIR [key=value]…
-  local kind=$1 ports node port count=4
+  local kind=$1 ports node port count=4 roles=controller
   prepare "$2"
   shift 2
   [ "$kind" = three ] || count=10
+  [ "$controller" = kraft ] || roles=zookeeper
   read -r -a ports <<<"${PORTS:-$(free_ports $count)}"
-  properties "$dir" 0 controller "${ports[0]}" 0 3 "$@" >"$dir/node0.properties"
+  properties "$dir" 0 $roles "${ports[0]}" 0 3 "$@" >"$dir/node0.properties"
   for node in 1 2 3; do
     port=${ports[$node]}
     if [ "$kind" = proxied ]; then
@@ -258,7 +356,7 @@ restart() { # restart NODE DIR: waits until the node sees the whole cluster agai
   [ -z "$address" ] || await_brokers "$2" "$brokers" "$address"
 }
 
-stop() { # stop DIR: the brokers first, since each takes its leave of the controller
+stop() { # stop DIR: the brokers first, since each takes its leave of the controller or ZooKeeper
   stop_nodes "$1" 1 2 3
   stop_nodes "$1" 0
 }
@@ -277,19 +375,27 @@ stop_nodes() { # stop_nodes DIR NODE…
   done
 }
 
+declare -A renamed=()
+use "${RINGMAIL_KAFKA:-$(newest)}"
+if [ "${1:-}" = --kafka ]; then use "${2:?which version of Kafka?}"; shift 2; fi
 case ${1:-help} in
+  version) echo "$version" ;;
   jars) jars ;;
   venv) venv ;;
   python) venv; echo "$python" ;;
   start)
-    jars
     [ $# -ge 3 ] || die "start one|three|proxied DIR [key=value]…"
+    jars
     case $2 in one) start_one "${@:3}" ;; three | proxied) start_three "${@:2}" ;; *) die "start one, three or proxied?" ;; esac
     ;;
   bootstrap) cat "$2/bootstrap" ;;
   pid) cat "$3/node$2.pid" ;;
-  kill9 | restart | launch) "$1" "$2" "$(cd "$3" && pwd)" ;;
-  stop) stop "$(cd "$2" && pwd)" ;;
+  kill9 | restart | launch)
+    dir=$(cluster "$3")
+    use "$(<"$dir/version")"
+    "$1" "$2" "$dir"
+    ;;
+  stop) stop "$(cluster "$2")" ;;
   tool) tool "${@:2}" ;;
   *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" ;;
 esac

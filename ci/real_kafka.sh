@@ -3,7 +3,10 @@
 # that is not ours, what Kafka's own DumpLogSegments says of our batches, `ringmail verifiable-producer` beside Kafka's
 # own, tests/model_script (is the embedded broker as strict?), and tests/real_kafka (kills, restarts).
 #
-#   ci/real_kafka.sh [SCENARIO…]     all scenarios, or those named (see the list at the end)
+#   ci/real_kafka.sh [--kafka VERSION] [SCENARIO…]     all scenarios, or those named (see the list at the end)
+#
+# VERSION is one of Kafka's (default: the newest, see ci/kafka/pom.xml). With another one than that `script` prints what
+# it decides otherwise.
 #
 # LINES=N: lines of the round trip (default 1000000). KEEP=1: leave the work folder behind.
 set -euo pipefail
@@ -11,6 +14,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 kafka=$root/ci/kafka.sh
+if [ "${1:-}" = --kafka ]; then export RINGMAIL_KAFKA=${2:?which version of Kafka?}; shift 2; fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/ringmail-kafka.XXXXXX")
 target=${CARGO_TARGET_DIR:-$root/target}
 ringmail=$target/release/ringmail
@@ -65,6 +69,14 @@ dump() { # dump TOPIC PARTITIONS
   done
 }
 
+# What ringmail and this broker agree on.
+negotiated() {
+  echo hello >"$work/hello"
+  "$ringmail" produce -vv -b "$B" -t many "$work/hello" 2>&1 >/dev/null | sed -n 's/.*agreed on versions.*\(produce=.*\)/\1/p' | sort -u >"$work/versions" || true
+  [ "$(wc -l <"$work/versions")" = 1 ] || bad "not one set of versions: $(paste -sd';' "$work/versions")"
+  echo "Kafka $("$kafka" version): $(cat "$work/versions")"
+}
+
 # ---- scenarios -------------------------------------------------------------------------------------------------------
 
 mistakes() {
@@ -78,7 +90,11 @@ mistakes() {
   expect "broker unreachable" 3 "connection refused" "${p[@]}" -b "127.0.0.1:$dead" -t t -X max.block.ms=2000 "$work/hello"
   expect "host unknown" 3 "lookup" "${p[@]}" -b no-such-host.invalid:9092 -t t -X max.block.ms=2000 "$work/hello"
   expect "wrong port: a web server" 3 "is this a Kafka broker" "${p[@]}" -b "127.0.0.1:$http" -t t -X max.block.ms=2000 "$work/hello"
-  expect "wrong port: the controller" 3 "controller answers" "${p[@]}" -b "127.0.0.1:$(sed -n 's/.*voters=1@127.0.0.1://p' "$one/node1.properties")" -t t -X max.block.ms=2000 "$work/hello"
+  local controller zookeeper
+  controller=$(sed -n 's/.*voters=1@//p' "$one/node1.properties")
+  zookeeper=$(sed -n 's/zookeeper.connect=//p' "$one/node1.properties")
+  [ -z "$controller" ] || expect "wrong port: the controller" 3 "controller answers" "${p[@]}" -b "$controller" -t t -X max.block.ms=2000 "$work/hello"
+  [ -z "$zookeeper" ] || expect "wrong port: ZooKeeper" 3 "is this a Kafka broker" "${p[@]}" -b "$zookeeper" -t t -X max.block.ms=2000 "$work/hello"
   expect "unknown topic" 3 "'absent' does not exist" "${p[@]}" -b "$B" -t absent "$work/hello"
   expect "topic name that cannot be" 3 "a b" "${p[@]}" -b "$B" -t "a b" "$work/hello"
   expect "partition that is not there" 3 "no partition 99" "${p[@]}" -b "$B" -t many -p 99 "$work/hello"
@@ -223,6 +239,7 @@ verifiable() {
 terminated_after() {
   local lines=$1 name=$2 pid status=0
   shift 2
+  : >"$work/said"
   "$ringmail" verifiable-producer --bootstrap-server "$B" --topic "$name" "$@" >"$work/said" 2>"$work/errors" &
   pid=$!
   helpers+=("$pid")
@@ -271,6 +288,7 @@ one=$work/one
 "$kafka" start one "$one" auto.create.topics.enable=false
 B=$("$kafka" bootstrap "$one")
 topic many --partitions 6
+negotiated
 for scenario in "${scenarios[@]}"; do
   echo "$scenario"
   "$scenario"

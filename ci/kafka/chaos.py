@@ -135,7 +135,7 @@ class Chaos:
         """Another order for partitions of three replicas, or one replica less; another broker for one of one."""
         with self.calm:
             # All brokers must be there for that; whether they live through it is another thing.
-            end = time.monotonic() + 15
+            end = time.monotonic() + 30
             while len((look := self.cluster.look())[0]) < 3 and time.monotonic() < end and not self.over.wait(0.2):
                 pass
             plan = []
@@ -151,8 +151,7 @@ class Chaos:
                 partitions = [dict(zip(("topic", "partition", "replicas"), p)) for p in plan]
                 json.dump({"version": 1, "partitions": partitions}, file)
             self.journal.say(f"reassign {plan}")
-            tool = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
-            if plan and self.cluster.tool(tool, "--reassignment-json-file", path, "--execute"):
+            if plan and self.cluster.tool("ReassignPartitionsCommand", "--reassignment-json-file", path, "--execute"):
                 self.done["reassigned"] += len(plan)
 
     def elect(self, _):
@@ -165,10 +164,10 @@ class Chaos:
         rate = int(self.options.rate * rng.uniform(8, 30))
         quota = ["--alter", "--entity-type", "clients", "--entity-name", rng.choice(["chaos-io_uring", "chaos-epoll"])]
         self.journal.say(f"throttle {quota[-1]} to {rate} bytes/s")
-        if self.cluster.tool("kafka.admin.ConfigCommand", *quota, "--add-config", f"producer_byte_rate={rate}"):
+        if self.cluster.tool("ConfigCommand", *quota, "--add-config", f"producer_byte_rate={rate}"):
             self.done["throttled"] += 1
             self.over.wait(8)
-            while not self.cluster.tool("kafka.admin.ConfigCommand", *quota, "--delete-config", "producer_byte_rate"):
+            while not self.cluster.tool("ConfigCommand", *quota, "--delete-config", "producer_byte_rate"):
                 time.sleep(1)
             self.journal.say("no throttle")
 
@@ -246,7 +245,7 @@ def run(options, folder, journal, held, cluster):
         print(f"chaos: {count} times: {kind}", file=sys.stderr)
     f, s = check.found, check.states
     others = "".join(f", {count} {what}" for what, count in chaos.done.items() if count)
-    print(f"chaos: rf {options.rf}{', no idempotence' * options.no_idempotence}, seed {options.seed}, {disturbed:.0f} s: "
+    print(f"chaos: Kafka {cluster.version}, rf {options.rf}{', no idempotence' * options.no_idempotence}, seed {options.seed}, {disturbed:.0f} s: "
           f"{check.records()} records, {cluster.kills} kills, {cluster.stops} stops{others}, {faults}; "
           f"{s['delivered']} delivered ({f['without offset']} without offset), {s['not-written']} not written, "
           f"{s['possibly-written']} possibly written, {s['unanswered']} unanswered, {s['refused']} refused; "

@@ -74,11 +74,14 @@ class Cluster:
         self.down, self.stopped = set(), set()
         self.kills = self.stops = 0
         self.addresses, self.routes = {}, []
+        self.version = None
 
     def start(self):
         quiet = ("auto.create.topics.enable=false", "auto.leader.rebalance.enable=false")
         if self.sh("start", "proxied", self.folder, *quiet, timeout=200).returncode != 0:
             raise SystemExit("chaos: the brokers do not start, see journal.log")
+        with open(os.path.join(self.folder, "version"), encoding="ascii") as file:
+            self.version = file.read().strip()
         with open(os.path.join(self.folder, "bootstrap"), encoding="ascii") as file:
             self.addresses = dict(zip(BROKERS, file.read().strip().split(",")))
         with open(os.path.join(self.folder, "routes"), encoding="ascii") as file:
@@ -98,7 +101,10 @@ class Cluster:
         """A tool of Kafka's, by way of brokers that are up. False: it did not work, which with brokers dying may be."""
         up = [self.addresses[node] for node in BROKERS if node not in self.down]
         try:
-            return bool(up) and self.sh("tool", name, "--bootstrap-server", ",".join(up), *args).returncode == 0
+            status = self.sh("tool", name, "--bootstrap-server", ",".join(up), *args).returncode if up else 1
+            if status == 3:
+                raise RuntimeError(f"Kafka {self.version} has no tool {name}")
+            return status == 0
         except subprocess.TimeoutExpired as error:
             self.journal.say(str(error))
             return False
