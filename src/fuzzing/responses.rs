@@ -228,7 +228,7 @@ fn requests(frame: &[u8], meter: &Meter) {
     meter.bounded(|| match header.api {
         ApiKey::PRODUCE if produce::VERSIONS.contains(&version) => drop(server::produce::decode_request(body, version)),
         ApiKey::METADATA if (0..=13).contains(&version) => drop(server::metadata::decode_request(body, version)),
-        ApiKey::API_VERSIONS if (0..=4).contains(&version) => drop(server::api_versions::decode_request(body, version)),
+        ApiKey::API_VERSIONS if (0..=5).contains(&version) => drop(server::api_versions::decode_request(body, version)),
         ApiKey::INIT_PRODUCER_ID if (0..=5).contains(&version) => {
             let _ = server::init_producer_id::decode_request(body, version);
         }

@@ -18,6 +18,9 @@ use crate::wire::metadata::{Broker as BrokerAddress, MetadataResponse, Partition
 use crate::wire::server::{self, RequestHeader, api_versions, fetch, find_coordinator, init_producer_id};
 use crate::wire::server::{list_offsets, metadata};
 
+/// The id of a model without a server; a server gives each cluster an id of its own.
+const CLUSTER_ID: &str = "ringmail-testing";
+
 /// One request that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
@@ -228,7 +231,7 @@ impl BrokerModel {
             (ApiKey::LIST_OFFSETS, list_offsets::VERSION_MIN, list_offsets::VERSION_MAX),
             (ApiKey::METADATA, 0, 13),
             (ApiKey::FIND_COORDINATOR, 0, find_coordinator::VERSION_MAX),
-            (ApiKey::API_VERSIONS, 0, 4),
+            (ApiKey::API_VERSIONS, 0, api_versions::VERSION_MAX),
             (ApiKey::INIT_PRODUCER_ID, 0, 5),
         ];
         let denied = |api: i16| self.options.denied_apis.contains(&api) || self.denied.contains(&(node, api));
@@ -292,10 +295,20 @@ impl BrokerModel {
             text.starts_with(ends) && text.ends_with(ends) && text.chars().all(inner)
         };
         let valid = version < 3 || valid(client.software_name) && valid(client.software_version);
-        let error = if valid { ErrorCode::NONE } else { ErrorCode::INVALID_REQUEST };
-        let apis = if valid { self.apis(node) } else { Vec::new() };
+        let error = match client.cluster_id {
+            _ if !valid => ErrorCode::INVALID_REQUEST,
+            // Both or neither.
+            id if id.is_none() != (client.node_id == -1) => ErrorCode::INVALID_REQUEST,
+            Some(id) if id != self.cluster_id() || client.node_id != node => ErrorCode::REBOOTSTRAP_REQUIRED,
+            _ => ErrorCode::NONE,
+        };
+        let apis = if error.is_none() { self.apis(node) } else { Vec::new() };
         api_versions::encode_response(out, version, &ApiVersionsResponse { error, apis, throttle_ms: 0 });
         Ok(())
+    }
+
+    fn cluster_id(&self) -> &str {
+        self.options.cluster_id.as_deref().unwrap_or(CLUSTER_ID)
     }
 
     fn init_producer_id(&mut self, version: i16, body: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
@@ -349,7 +362,7 @@ impl BrokerModel {
         let response = MetadataResponse {
             throttle_ms: 0,
             brokers,
-            cluster_id: self.options.cluster_id.clone().or_else(|| Some("ringmail-testing".to_owned())),
+            cluster_id: Some(self.cluster_id().to_owned()),
             controller_id: 0,
             topics,
             error: ErrorCode::NONE,

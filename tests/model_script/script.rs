@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use kafka_protocol::messages::metadata_response::MetadataResponse;
@@ -12,6 +13,12 @@ use kafka_protocol::protocol::StrBytes;
 use super::batch::Batch;
 use super::client::{Connection, Produce, Reply, describe_produce, encoded, frame};
 use super::world::{Settings, World};
+
+/// A version of Produce that every broker since 2.4 speaks. What 9 to 12 add, no answer to this script has in it.
+pub const BY_NAME: i16 = 8;
+
+/// The answer to what the broker says that it does not speak.
+pub const UNOFFERED: &str = "closed: not offered";
 
 /// A broker that says nothing for so long, answers others, and then again says nothing, is silent for ever.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -25,6 +32,8 @@ pub struct Script<'w> {
     /// The topic that a batch goes to, to partition 0.
     topic: String,
     ids: HashMap<String, [u8; 16]>,
+    /// What the broker says that it speaks: API, lowest and highest version.
+    offered: Vec<(i16, i16, i16)>,
     /// Of the Produce requests from here on.
     pub version: i16,
     pub acks: i16,
@@ -36,13 +45,17 @@ pub struct Script<'w> {
 
 impl<'w> Script<'w> {
     pub fn new(world: &'w dyn World) -> Self {
+        let mut control = Connection::open(world.address());
+        let versions = control.ask(&ApiVersionsRequest::default(), 0);
+        let range = |api: &ApiVersion| (api.api_key, api.min_version, api.max_version);
         Self {
             world,
             connection: None,
-            control: Connection::open(world.address()),
+            control,
+            offered: versions.api_keys.iter().map(range).collect(),
             topic: String::new(),
             ids: HashMap::new(),
-            version: 12,
+            version: BY_NAME,
             acks: -1,
             transactional_id: None,
             lines: Vec::new(),
@@ -51,7 +64,7 @@ impl<'w> Script<'w> {
     }
 
     pub fn chapter(&mut self, name: &str) {
-        (self.version, self.acks, self.transactional_id) = (12, -1, None);
+        (self.version, self.acks, self.transactional_id) = (BY_NAME, -1, None);
         self.lines.push(format!("\n== {name}"));
     }
 
@@ -61,16 +74,19 @@ impl<'w> Script<'w> {
 
     // ---- the administrator ---------------------------------------------------------------------------------------
 
-    /// Makes a topic, to which batches go from now on.
-    pub fn topic(&mut self, name: &str, settings: Settings<'_>) {
-        self.topic_of(name, 1, settings);
+    /// Makes a topic, to which batches go from now on. False: this broker has no such setting.
+    pub fn topic(&mut self, name: &str, settings: Settings<'_>) -> bool {
+        self.topic_of(name, 1, settings)
     }
 
-    pub fn topic_of(&mut self, name: &str, partitions: i32, settings: Settings<'_>) {
-        self.world.create(name, partitions, settings);
-        self.turn_to(name);
+    pub fn topic_of(&mut self, name: &str, partitions: i32, settings: Settings<'_>) -> bool {
+        let made = self.world.create(name, partitions, settings);
+        if made {
+            self.turn_to(name);
+        }
         let settings: Vec<_> = settings.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-        self.lines.push(format!("-- topic {name}{}", settings.concat()));
+        self.lines.push(format!("-- {}topic {name}{}", if made { "" } else { "no " }, settings.concat()));
+        made
     }
 
     /// Batches go to this topic from now on. Waits until the broker takes them.
@@ -109,9 +125,9 @@ impl<'w> Script<'w> {
     /// before.
     fn probe(&mut self, len: usize) -> String {
         let probe = Batch::filled(len).but(|batch| batch.crc = Some(1)).bytes();
-        let produce = Produce { version: 12, acks: -1, ..self.produce(&[(&self.topic, 0, Some(probe))]) };
+        let produce = Produce { version: BY_NAME, acks: 1, ..self.produce(&[(&self.topic, 0, Some(probe))]) };
         self.control.send(&produce.frame());
-        self.control.receive().describe(|answer| describe_produce(answer, 12, |_| String::new()))
+        self.control.receive().describe(|answer| describe_produce(answer, BY_NAME, |_| String::new()))
     }
 
     pub fn restart(&mut self) {
@@ -121,6 +137,13 @@ impl<'w> Script<'w> {
         let topic = self.topic.clone();
         self.turn_to(&topic);
         self.lines.push("-- broker killed and started again".to_owned());
+    }
+
+    /// Lets the topic's producers expire. False: this broker cannot be told to.
+    pub fn expire_producers(&mut self) -> bool {
+        let expired = self.world.expire_producers(&self.topic);
+        self.lines.push(format!("-- producers expired{}", if expired { "" } else { ": not on demand" }));
+        expired
     }
 
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
@@ -134,7 +157,12 @@ impl<'w> Script<'w> {
     pub fn metadata(&mut self, topics: Option<&[&str]>) -> MetadataResponse {
         let query = |topic: &&str| MetadataRequestTopic::default().with_name(Some(name(topic)));
         let topics = topics.map(|topics| topics.iter().map(query).collect());
-        self.control.ask(&MetadataRequest::default().with_topics(topics), 12)
+        self.control.ask(&MetadataRequest::default().with_topics(topics), self.newest(3, 12))
+    }
+
+    /// The newest version of an API that the broker speaks, up to `ours`.
+    fn newest(&self, api: i16, ours: i16) -> i16 {
+        self.offered.iter().find(|(of, ..)| *of == api).map_or(ours, |(.., max)| ours.min(*max))
     }
 
     pub fn id_of(&self, topic: &str) -> [u8; 16] {
@@ -164,8 +192,22 @@ impl<'w> Script<'w> {
 
     /// Asks and notes the answer in `describe`'s words.
     pub fn ask(&mut self, what: &str, bytes: &[u8], describe: impl FnOnce(&[u8]) -> String) {
-        let answer = self.exchange(bytes).describe(describe);
+        let answer = self.answer_in_words(bytes, describe);
         self.line(what, &answer);
+    }
+
+    pub fn answer_in_words(&mut self, bytes: &[u8], describe: impl FnOnce(&[u8]) -> String) -> String {
+        match self.exchange(bytes) {
+            Reply::Closed if !self.offers(bytes) => UNOFFERED.to_owned(),
+            reply => reply.describe(describe),
+        }
+    }
+
+    /// Whether the broker says that it speaks the API and version of this request.
+    fn offers(&self, request: &[u8]) -> bool {
+        let Some(&[a, b, c, d]) = request.get(4..8) else { return true };
+        let (api, version) = (i16::from_be_bytes([a, b]), i16::from_be_bytes([c, d]));
+        self.offered.iter().any(|&(of, min, max)| of == api && (min..=max).contains(&version))
     }
 
     /// A request for these partitions, as the script's fields say.
@@ -184,12 +226,22 @@ impl<'w> Script<'w> {
             // Whoever still answers this took the batch.
             bytes.extend(frame(18, 0, 8, false, &[]));
         }
+        // Over null records a broker may stumble later, and end whatever is asked then.
+        let is_null = produce.topics.iter().flat_map(|(.., entries)| entries).any(|(_, records)| records.is_none());
+        if is_null {
+            self.connection = None;
+        }
         let names = self.ids.clone();
         let name_of = |id: &[u8; 16]| names.iter().find(|(_, of)| *of == id).map_or("?", |(name, _)| name).to_owned();
-        let answer = self.exchange(&bytes).describe(|answer| match produce.acks {
+        let answer = self.answer_in_words(&bytes, |answer| match produce.acks {
             0 => "taken".to_owned(),
+            // Of before 0.11, which brokers answered until 4.0.
+            _ if produce.version < 3 => "answered".to_owned(),
             _ => describe_produce(answer, produce.version, name_of),
         });
+        if is_null {
+            self.connection = None;
+        }
         let end = self.end(&produce.topics);
         format!("{answer}{end}")
     }
@@ -221,7 +273,7 @@ impl<'w> Script<'w> {
             for (index, _) in entries {
                 let partition = ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(-1);
                 let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
-                let answer = self.control.ask(&ListOffsetsRequest::default().with_topics(vec![topic]), 7);
+                let answer = self.control.ask(&ListOffsetsRequest::default().with_topics(vec![topic]), 5);
                 let partition = &answer.topics[0].partitions[0];
                 if partition.error_code == 0 {
                     self.ended = partition.offset;

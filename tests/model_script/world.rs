@@ -8,7 +8,7 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
-use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use kafka_protocol::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
 use kafka_protocol::messages::describe_producers_request::{DescribeProducersRequest, TopicRequest};
 use kafka_protocol::messages::incremental_alter_configs_request::{
@@ -26,15 +26,17 @@ pub type Settings<'a> = &'a [(&'a str, &'a str)];
 /// What a broker's administrator can do. None of it has to be visible when the call returns.
 pub trait World {
     fn address(&self) -> SocketAddr;
-    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>);
+    /// False: this broker has no such setting.
+    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) -> bool;
     fn delete(&self, topic: &str);
     fn set(&self, topic: &str, setting: (&str, &str));
     /// Moves the start of partition 0.
     fn delete_records(&self, topic: &str, before: i64);
     /// Kills the broker and starts it again.
     fn restart(&self);
-    /// Lets `producer.id.expiration.ms` pass for this topic's producers, and then sets it so that others stay.
-    fn expire_producers(&self, topic: &str);
+    /// Lets `producer.id.expiration.ms` pass for this topic's producers, and then sets it so that others stay. False:
+    /// this broker has no such setting (before Kafka 3.4).
+    fn expire_producers(&self, topic: &str) -> bool;
 }
 
 /// The embedded broker, as it is when no test asks for less or more than Kafka does.
@@ -65,10 +67,11 @@ impl World for Embedded {
         self.0.address()
     }
 
-    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) {
+    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) -> bool {
         let mut options = TopicOptions { partitions, ..TopicOptions::default() };
         settings.iter().for_each(|setting| apply(&mut options, *setting));
         assert!(self.0.create_topic_with(topic, options));
+        true
     }
 
     fn delete(&self, topic: &str) {
@@ -88,12 +91,15 @@ impl World for Embedded {
         self.0.with_model(|model| model.restart_node(0));
     }
 
-    fn expire_producers(&self, _topic: &str) {
+    fn expire_producers(&self, _topic: &str) -> bool {
         self.0.with_model(|model| model.expire_producers());
+        true
     }
 }
 
 const EXPIRATION: &str = "producer.id.expiration.ms";
+const TOPIC_ALREADY_EXISTS: i16 = 36;
+const INVALID_CONFIG: i16 = 40;
 
 /// One Kafka broker of the script's own.
 pub struct Real(Cluster);
@@ -129,7 +135,7 @@ impl Real {
     fn setting_of_broker(&self, key: &str) -> String {
         let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name(string("1"));
         let resource = resource.with_configuration_keys(Some(vec![string(key)]));
-        let answer = self.admin().ask(&DescribeConfigsRequest::default().with_resources(vec![resource]), 4);
+        let answer = self.admin().ask(&DescribeConfigsRequest::default().with_resources(vec![resource]), 2);
         let setting = answer.results.iter().flat_map(|result| &result.configs).find_map(|config| config.value.clone());
         setting.unwrap_or_default().to_string()
     }
@@ -142,7 +148,7 @@ impl Real {
         partitions.map(|partition| partition.active_producers.len()).sum()
     }
 
-    fn until(&self, done: impl Fn(&Self) -> bool) {
+    fn until(&self, mut done: impl FnMut(&Self) -> bool) {
         let began = Instant::now();
         while !done(self) {
             assert!(began.elapsed() < Duration::from_secs(60), "waited in vain");
@@ -156,21 +162,27 @@ impl World for Real {
         self.0.bootstrap.parse().unwrap()
     }
 
-    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) {
+    fn create(&self, topic: &str, partitions: i32, settings: Settings<'_>) -> bool {
         let config = |&(key, value): &(&str, &str)| {
             CreatableTopicConfig::default().with_name(string(key)).with_value(Some(string(value)))
         };
         let mut creatable = CreatableTopic::default().with_name(name(topic)).with_num_partitions(partitions);
         creatable = creatable.with_replication_factor(1).with_configs(settings.iter().map(config).collect());
         let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(50_000);
-        let answer = self.admin().ask(&request, 7);
-        assert!(answer.topics.iter().all(|topic| topic.error_code == 0), "{answer:?}");
+        let mut error = 0;
+        // With ZooKeeper a topic that no broker knows any more may still be there.
+        self.until(|real| {
+            let answer = real.admin().ask(&request, 5);
+            error = answer.topics[0].error_code;
+            assert!(matches!(error, 0 | INVALID_CONFIG | TOPIC_ALREADY_EXISTS), "{answer:?}");
+            error != TOPIC_ALREADY_EXISTS
+        });
+        error == 0
     }
 
     fn delete(&self, topic: &str) {
-        let state = DeleteTopicState::default().with_name(Some(name(topic)));
-        let request = DeleteTopicsRequest::default().with_topics(vec![state]).with_timeout_ms(50_000);
-        let answer = self.admin().ask(&request, 6);
+        let request = DeleteTopicsRequest::default().with_topic_names(vec![name(topic)]).with_timeout_ms(50_000);
+        let answer = self.admin().ask(&request, 4);
         assert!(answer.responses.iter().all(|topic| topic.error_code == 0), "{answer:?}");
     }
 
@@ -182,7 +194,7 @@ impl World for Real {
         let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(before);
         let topic = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
         let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(50_000);
-        let answer = self.admin().ask(&request, 2);
+        let answer = self.admin().ask(&request, 1);
         assert!(answer.topics[0].partitions[0].error_code == 0, "{answer:?}");
     }
 
@@ -191,12 +203,16 @@ impl World for Real {
         self.0.restart(1);
     }
 
-    fn expire_producers(&self, topic: &str) {
+    fn expire_producers(&self, topic: &str) -> bool {
+        if self.setting_of_broker(EXPIRATION).is_empty() {
+            return false;
+        }
         self.alter(4, "", (EXPIRATION, "1"));
         self.until(|real| real.producers(topic) == 0);
         self.alter(4, "", (EXPIRATION, "86400000"));
         self.until(|real| real.setting_of_broker(EXPIRATION) == "86400000");
         // What the broker says of itself is in force a moment later.
         std::thread::sleep(Duration::from_millis(500));
+        true
     }
 }

@@ -114,7 +114,7 @@ fn foreign_reader(args: &[&str]) -> String {
 }
 
 /// Runs a command in the repository, and returns what it printed. Fails with all it said when it fails.
-fn run(command: &str, args: &[&str]) -> String {
+pub fn run(command: &str, args: &[&str]) -> String {
     let path = Path::new(ROOT).join(command);
     let program = if path.exists() { path } else { PathBuf::from(command) };
     let output = Command::new(program).args(args).current_dir(ROOT).output().unwrap();

@@ -41,8 +41,34 @@ fn versions_that_are_not_offered_close_the_connection_but_api_versions_answers()
     for version in 0..3 {
         assert_eq!(ask(&mut broker, ApiKey::PRODUCE, version, |out| out.resize(99, 0)), Err(Reply::Close));
     }
-    let body = ask(&mut broker, ApiKey::API_VERSIONS, 5, |out| api_versions::encode_request(out, 5)).unwrap();
-    assert_eq!(body, [0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4], "as a real broker: version 0, its own range alone");
+    let body = ask(&mut broker, ApiKey::API_VERSIONS, 6, |out| api_versions::encode_request(out, 4)).unwrap();
+    assert_eq!(body, [0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 5], "as a real broker: version 0, its own range alone");
+}
+
+/// KIP-1242: a client that thinks that it talks to somebody else is told so.
+#[test]
+fn a_client_that_means_another_cluster_or_node_is_sent_away() {
+    let mut broker = Harness::new(BrokerOptions::default());
+    let theirs = "ringmail-testing";
+    for (cluster, node, error) in [
+        (None, -1, 0),
+        (Some(theirs), 0, 0),
+        (Some(theirs), 1, 129),
+        (Some("another"), 0, 129),
+        (Some(theirs), -1, 42),
+        (None, 0, 42),
+    ] {
+        let body = |out: &mut Vec<u8>| {
+            out.extend_from_slice(b"\x02a\x021");
+            out.push(cluster.map_or(0, |id: &str| id.len() as u8 + 1));
+            out.extend_from_slice(cluster.unwrap_or_default().as_bytes());
+            out.extend_from_slice(&i32::to_be_bytes(node));
+            out.push(0);
+        };
+        let body = ask(&mut broker, ApiKey::API_VERSIONS, 5, body).unwrap();
+        let response = api_versions::decode_response(&body, 5).unwrap();
+        assert_eq!((response.error.0, response.apis.is_empty()), (error, error != 0), "{cluster:?}, node {node}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The embedded broker against what a real 4.3.1 broker was seen to answer.
+//! The embedded broker against what a real broker was seen to answer.
 
 mod by_hand;
 mod checks;

@@ -1,7 +1,7 @@
 //! A batch as a whole: its header, its length, what stands around it.
 
 use crate::batch::Batch;
-use crate::script::Script;
+use crate::script::{BY_NAME, Script};
 
 pub fn all(script: &mut Script<'_>) {
     headers(script);
@@ -19,7 +19,7 @@ fn headers(script: &mut Script<'_>) {
         script.send(&format!("a good batch, v{version}"), &Batch::of(2));
         script.send(&format!("a wrong CRC, v{version}"), &Batch::of(2).but(|b| b.crc = Some(7)));
     }
-    script.version = 12;
+    script.version = BY_NAME;
     for offset in [1, -1, i64::MAX, i64::MIN] {
         script.send(&format!("base offset {offset}"), &Batch::of(2).but(|b| b.base_offset = offset));
     }
@@ -127,7 +127,7 @@ fn transactions(script: &mut Script<'_>) {
     }
     script.send("nor a producer id", &Batch::of(1).but(|b| b.attributes = 0x10));
     script.send("and a wrong CRC", &transactional(60).but(|b| b.crc = Some(1)));
-    script.version = 12;
+    script.version = BY_NAME;
     script.transactional_id = Some("tx");
     script.send("a transactional id, but no bit", &Batch::of(1).by(61, 0, 0));
 }

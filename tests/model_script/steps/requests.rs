@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::client::{Produce, frame};
-use crate::script::Script;
+use crate::script::{BY_NAME, Script};
 
 pub fn all(script: &mut Script<'_>) {
     versions(script);
@@ -66,7 +66,7 @@ fn acks(script: &mut Script<'_>) {
 fn names(script: &mut Script<'_>) {
     script.chapter("which topics and partitions");
     script.topic_of("named", 2, &[]);
-    for version in [3, 12, 13] {
+    for version in [3, BY_NAME, 12, 13] {
         script.version = version;
         let mut ask = |what: &str, entries: &[(&str, i32, Option<Vec<u8>>)]| {
             let request = script.produce(entries);
@@ -88,7 +88,7 @@ fn names(script: &mut Script<'_>) {
             ask("null records", &[("named", 0, None)]);
         }
     }
-    script.version = 12;
+    script.version = BY_NAME;
     for name in ["", ".", "a b", "__consumer_offsets"] {
         let request = script.produce(&[(name, 0, good())]);
         script.request(&format!("topic {name:?}"), &request);
@@ -156,7 +156,7 @@ fn spoiled(script: &mut Script<'_>) {
 fn twice(script: &mut Script<'_>) {
     script.chapter("the same partition twice");
     script.topic_of("twice", 2, &[]);
-    for version in [3, 12, 13] {
+    for version in [3, BY_NAME, 12, 13] {
         script.version = version;
         let apart = |script: &Script<'_>, entries: &[(i32, Option<Vec<u8>>)]| {
             let named: Vec<_> = entries.iter().map(|(index, records)| ("twice", *index, records.clone())).collect();
@@ -203,7 +203,7 @@ fn frames(script: &mut Script<'_>) {
         let mut answers: Vec<(usize, String)> = Vec::new();
         for len in 0..body.len() {
             let answer =
-                script.exchange(&frame(0, version, 7, flexible, &body[..len])).describe(|_| "answered".to_owned());
+                script.answer_in_words(&frame(0, version, 7, flexible, &body[..len]), |_| "answered".to_owned());
             if answers.last().is_none_or(|(_, last)| *last != answer) {
                 answers.push((len, answer));
             }

@@ -1,7 +1,7 @@
 //! A topic that is deleted, and made again under its name.
 
 use crate::batch::Batch;
-use crate::script::Script;
+use crate::script::{BY_NAME, Script};
 
 pub fn all(script: &mut Script<'_>) {
     script.chapter("a topic deleted and made again");
@@ -25,8 +25,8 @@ pub fn all(script: &mut Script<'_>) {
     };
     let stale = by_id(script, old, &nth(3));
     script.request("the old sequences under the old id, v13", &stale);
-    script.version = 12;
-    script.send("the old sequences by name, v12", &nth(3));
+    script.version = BY_NAME;
+    script.send("the old sequences by name", &nth(3));
     script.send("again", &nth(3));
     script.send("what was stored in the topic before", &nth(2));
     script.send("what follows", &nth(4));
