@@ -53,6 +53,8 @@ use() { # use VERSION
     0.* | 1.* | 2.* | 3.* | 4.[01].*) renamed=([--reader-property]=--property [--command-config]=--producer.config) ;;
     *) renamed=() ;;
   esac
+  # And before 2.5 (KIP-499).
+  case $version in 0.* | 1.* | 2.[0-4].*) renamed[--bootstrap-server]=--broker-list ;; esac
 }
 
 newest() { sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml"; }
