@@ -86,6 +86,19 @@ impl Level {
         }
     }
 
+    /// Where a free run was seen last, or somewhat before.
+    pub(super) fn seen(&self) -> u32 {
+        self.hint.load(Relaxed) * 64
+    }
+
+    /// The first free run of these.
+    pub(super) fn next_free(&self, runs: Range<u32>) -> Option<u32> {
+        words(runs).find_map(|(at, mask)| {
+            let free = self.words[at].load(Relaxed) & mask;
+            (free != 0).then(|| at as u32 * 64 + free.trailing_zeros())
+        })
+    }
+
     pub(super) fn is_free(&self, run: u32) -> bool {
         self.words[run as usize / 64].load(Relaxed) >> (run % 64) & 1 != 0
     }
@@ -161,6 +174,17 @@ mod tests {
                 .collect();
             assert_eq!(found, (start..end).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn the_next_of_a_range() {
+        let level = Level::new(200);
+        for run in [3, 70, 199] {
+            assert!(!level.put(run, false));
+        }
+        let next = |from, to| level.next_free(from..to);
+        assert_eq!([next(0, 200), next(3, 4), next(4, 200), next(71, 200)], [Some(3), Some(3), Some(70), Some(199)]);
+        assert_eq!([next(0, 3), next(4, 70), next(71, 199), next(5, 5), next(9, 5)], [None; 5]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod level;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 pub use self::asks::Asks;
@@ -354,11 +355,26 @@ impl Pool {
 
     /// Neighbours of one class, all or none of them.
     fn take_adjacent(&self, level: &Level, parts: Parts, home: u32, wake: &mut bool) -> Option<u32> {
+        let runs = (self.headers.len() >> (2 * parts.part)) as u32;
+        let from = level.seen().min(runs);
+        // From where a free run was seen last, and then round to the neighbours of that.
+        let found = self.take_adjacent_in(level, from..runs, parts, home, wake);
+        found.or_else(|| self.take_adjacent_in(level, 0..(from + parts.count - 1).min(runs), parts, home, wake))
+    }
+
+    fn take_adjacent_in(
+        &self,
+        level: &Level,
+        runs: Range<u32>,
+        parts: Parts,
+        home: u32,
+        wake: &mut bool,
+    ) -> Option<u32> {
         let Parts { part, count, .. } = parts;
-        let runs = (self.headers.len() >> (2 * part)) as u32;
-        let mut first = 0;
-        while level.free.load(Relaxed) >= count && first + count <= runs {
-            if let Some(busy) = (first..first + count).rev().find(|run| !level.is_free(*run)) {
+        let mut first = runs.start;
+        while level.free.load(Relaxed) >= count {
+            first = level.next_free(first..runs.end).filter(|free| free + count <= runs.end)?;
+            if let Some(busy) = (first + 1..first + count).rev().find(|run| !level.is_free(*run)) {
                 first = busy + 1;
                 continue;
             }
