@@ -8,7 +8,7 @@ use super::Core;
 use super::claim::Claim;
 use super::futures::SendFuture;
 use super::refusal::Refusal;
-use crate::accumulator::{Appended, Ask, Attach, Partition};
+use crate::accumulator::{Appended, Ask, Attach, Partition, Refused as Full};
 use crate::completion::callback::{self, Callback};
 use crate::completion::{Delivery, RecordMetadata};
 use crate::driver::callbacks::Told;
@@ -198,21 +198,38 @@ impl Topic {
     ) -> Result<R, Refusal> {
         self.check(record)?;
         let accumulator = &self.core.shared.accumulator;
-        let (timestamp, timeout) = (record.timestamp(), record.timeout);
-        let append_at = |partition: &Arc<Partition>, may_open| {
-            accumulator.append_asking(partition, &record.fields, timestamp, attach, may_open, timeout, ask)
-        };
+        let (fields, timestamp, timeout) = (&record.fields, record.timestamp(), record.timeout);
         let kept = |elsewhere: Result<Appended, _>| Ok(elsewhere?.delivery.map(&keep).unwrap_or_default());
         // Without key and partition: stay with one partition until its batch is full (KIP-480).
         let sticky = record.partition().is_none() && record.fields.key.is_none();
         let partition = match if sticky { self.sticky() } else { self.named(record)? } {
             Some(partition) => partition,
-            None => return kept(self.elsewhere(None, None, append_at)),
+            None => return kept(self.append_elsewhere(record, attach, ask, None)),
         };
-        match accumulator.append_inline(partition, &record.fields, timestamp, attach, !sticky, timeout, ask, &keep) {
+        match accumulator.append_inline(partition, fields, timestamp, attach, !sticky, timeout, ask, &keep) {
             Ok(kept) => Ok(kept),
-            Err(why) if sticky => kept(self.after(partition, why, append_at)),
+            Err(why) if sticky => kept(self.append_elsewhere(record, attach, ask, Some((partition, why)))),
             Err(why) => Err(Refusal::Full(why)),
+        }
+    }
+
+    /// No partition is chosen yet, or the one that was did not take it. Apart, so that the way of most records keeps nothing
+    /// ready for this.
+    #[cold]
+    fn append_elsewhere(
+        &self,
+        record: &Record<'_>,
+        attach: Attach,
+        ask: Option<&Ask>,
+        tried: Option<(&Arc<Partition>, Full)>,
+    ) -> Result<Appended, Refusal> {
+        let (fields, timestamp, timeout) = (&record.fields, record.timestamp(), record.timeout);
+        let append_at = |partition: &Arc<Partition>, may_open| {
+            self.core.shared.accumulator.append_asking(partition, fields, timestamp, attach, may_open, timeout, ask)
+        };
+        match tried {
+            Some((partition, why)) => self.after(partition, why, append_at),
+            None => self.elsewhere(None, None, append_at),
         }
     }
 
