@@ -11,6 +11,8 @@ use crate::sender::steps::Step;
 use crate::sender::{TopicShared, take_counts};
 use crate::testing::BrokerOptions;
 
+/// A debug build takes seconds for each.
+const SEEDS: u64 = if cfg!(debug_assertions) { 5 } else { 20 };
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: usize = 65_536;
 
@@ -158,7 +160,7 @@ fn bounded(world: &World, below: usize) -> bool {
 /// Large requests all the time, and brokers that die and come back: none is taken for one that takes less.
 #[test]
 fn kills_bound_nothing_and_cut_nothing() {
-    for seed in 0..20 {
+    for seed in 0..SEEDS {
         let options = BrokerOptions { brokers: 2, ..options(4) };
         let mut world = World::new(seed, options, defaults().max_in_flight(5));
         let topic = world.topic("t");
@@ -184,7 +186,7 @@ fn kills_bound_nothing_and_cut_nothing() {
 #[test]
 fn cut_connections_bound_nothing_for_long() {
     let mut ever = 0;
-    for seed in 0..20 {
+    for seed in 0..SEEDS {
         let mut world = World::new(seed, options(3), defaults().reconnect_backoff(5 * MS, 50 * MS));
         let topic = world.topic("t");
         (world.weather.cut_request, world.weather.cut_answer) = (200, 200);
