@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::SocketOptions;
 
@@ -17,6 +17,34 @@ use super::SocketOptions;
 /// this (2 cores, Linux 6.18, November 2026; 64 KiB requests do not care). Across a network the kernel's own choice
 /// stays, because there the buffer bounds what one round trip carries.
 const LOOPBACK_SEND_BUFFER: u32 = 128 * 1024;
+
+/// The same for a peer that is slow to read, as one that is at work on the request before: then the next one is to be in the
+/// kernel when its turn comes. (`net.core.wmem_max` may allow less.)
+const SLOW_SEND_BUFFER: u32 = 4 << 20;
+
+/// Only a peer that is slow gets transmits larger than this, but for those who set `max.request.size` so high.
+const LARGE_TRANSMIT: usize = 2 << 20;
+
+/// Whether a socket's send buffer is ours to choose.
+#[derive(Debug)]
+pub struct SendBuffer {
+    is_small: bool,
+}
+
+impl SendBuffer {
+    /// As [`open`] sets it.
+    pub fn new(address: SocketAddr, options: &SocketOptions) -> Self {
+        Self { is_small: address.ip().is_loopback() && options.send_buffer.is_none() }
+    }
+
+    /// Before a transmit of so many bytes is written. It goes on with a small buffer if it must.
+    pub fn fit(&mut self, socket: BorrowedFd<'_>, bytes: usize) {
+        if self.is_small && bytes > LARGE_TRANSMIT {
+            self.is_small = false;
+            let _ = set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, SLOW_SEND_BUFFER as i32);
+        }
+    }
+}
 
 /// A socket address as the kernel reads it.
 #[derive(Clone, Copy)]
@@ -97,11 +125,11 @@ pub fn open(address: SocketAddr, options: &SocketOptions, nonblocking: bool) -> 
 }
 
 /// Sets one socket option to a number.
-fn set(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+fn set(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: clauses (a) and (b).
     let result = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             level,
             name,
             (&raw const value).cast(),

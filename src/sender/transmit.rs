@@ -25,6 +25,21 @@ pub struct Transmit {
     pub pieces: Vec<Piece>,
 }
 
+impl Transmit {
+    /// Its bytes.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.bytes()).sum()
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> usize {
+        match *self {
+            Self::Head { len, .. } | Self::Arena { len, .. } => len as usize,
+        }
+    }
+}
+
 impl Default for ConnectionId {
     fn default() -> Self {
         Self(u64::MAX)

@@ -55,6 +55,8 @@ struct Io {
 struct Connection {
     id: ConnectionId,
     stream: TcpStream,
+    #[cfg(target_os = "linux")]
+    send_buffer: super::socket::SendBuffer,
     connected: bool,
     /// Set when a write failed: what came in before is still read, then this ends the connection.
     broken: Option<io::Error>,
@@ -109,6 +111,8 @@ impl Epoll {
         self.slots[slot] = Some(Connection {
             id,
             stream,
+            #[cfg(target_os = "linux")]
+            send_buffer: super::socket::SendBuffer::new(address, &self.sockets),
             connected: false,
             broken: None,
             queue: VecDeque::new(),
@@ -204,6 +208,8 @@ impl Driver for Epoll {
             return self.notices.push_back(Notice::Closed { connection, reason, unsent: vec![transmit] });
         };
         let Some(connection) = &mut self.slots[slot] else { return };
+        #[cfg(target_os = "linux")]
+        connection.send_buffer.fit(std::os::fd::AsFd::as_fd(&connection.stream), transmit.bytes());
         connection.queue.push_back(transmit);
         // With others waiting, an edge is due that sends them all.
         if connection.queue.len() > 1 || !connection.connected || connection.broken.is_some() {

@@ -25,7 +25,7 @@ use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 
 use super::gather::{self, Cursor};
-use super::socket::{self, RawAddress};
+use super::socket::{self, RawAddress, SendBuffer};
 use super::{Driver, Event, Setup, SocketOptions, Wake, Waker, closed_by_us, hung_up};
 use crate::accumulator::arena::Arena;
 use crate::sender::transmit::{ConnectionId, Transmit};
@@ -63,6 +63,7 @@ struct WakeRead {
 struct Connection {
     id: ConnectionId,
     socket: OwnedFd,
+    send_buffer: SendBuffer,
     address: RawAddress,
     inbox: Box<[u8]>,
     queue: VecDeque<Transmit>,
@@ -206,7 +207,7 @@ impl Driver for Uring {
         if slot == self.slots.len() {
             self.slots.push(None);
         }
-        let made = self.slots[slot].insert(Box::new(Connection::new(connection, opened, address)));
+        let made = self.slots[slot].insert(Box::new(Connection::new(connection, opened, address, &self.sockets)));
         let slot = slot as u32;
         made.start_connect(&mut At { slot, ring: &mut self.ring, arena: &self.arena });
         self.by_id.insert(connection, slot);
@@ -218,6 +219,7 @@ impl Driver for Uring {
             return self.notices.push_back((transmit.connection, reason, vec![transmit]));
         };
         let Some(connection) = &mut self.slots[slot as usize] else { return };
+        connection.send_buffer.fit(connection.socket.as_fd(), transmit.bytes());
         connection.queue.push_back(transmit);
         connection.start_send(&mut At { slot, ring: &mut self.ring, arena: &self.arena });
     }
@@ -291,10 +293,11 @@ impl At<'_> {
 
 impl Connection {
     /// A connection of which the kernel has nothing yet.
-    fn new(id: ConnectionId, socket: OwnedFd, address: SocketAddr) -> Self {
+    fn new(id: ConnectionId, socket: OwnedFd, address: SocketAddr, options: &SocketOptions) -> Self {
         Self {
             id,
             socket,
+            send_buffer: SendBuffer::new(address, options),
             address: address.into(),
             inbox: vec![0; INBOX].into(),
             queue: VecDeque::new(),
