@@ -21,12 +21,16 @@ const LONGEST: Duration = Duration::from_millis(500);
 const PROBE_EVERY: u32 = 32;
 
 /// What the answers on one connection told. Averages are moving ones, over some four values.
+///
+/// A broker counts as slow when so many pairs in a row say so: one that did not get a processor for a while, or collected
+/// its garbage, answers all that had come meanwhile at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Service {
     /// The shortest time from a request to its answer.
     round_trip: Option<Duration>,
-    /// What a request takes of the broker's time, as pairs tell; from 0 on.
-    each: Duration,
+    /// What a request takes of the broker's time, as the last pairs told.
+    pairs: [Duration; 4],
+    pair: usize,
     /// From one answer to the next one whose request was under way, and how many bytes that one had.
     apart: Duration,
     bytes: u64,
@@ -49,16 +53,22 @@ impl Service {
             self.apart = average(self.apart, apart);
             self.bytes = self.bytes - self.bytes / 4 + bytes as u64 / 4;
             // Of two that were sent as far apart as they are answered, nothing can be said.
-            if asked_at.saturating_sub(self.asked_at) <= self.each.max(apart) / 2 {
-                self.each = average(self.each, apart);
+            if asked_at.saturating_sub(self.asked_at) <= self.each().max(apart) / 2 {
+                self.pairs[self.pair] = apart;
+                self.pair = (self.pair + 1) % self.pairs.len();
             }
         }
         self.answers = self.answers.wrapping_add(1);
         (self.asked_at, self.answered_at) = (asked_at, now);
     }
 
+    /// What a request takes of the broker's time, at least.
+    fn each(&self) -> Duration {
+        self.pairs.into_iter().min().unwrap_or_default()
+    }
+
     fn is_slow(&self) -> bool {
-        self.each >= SLOW
+        self.each() >= SLOW
     }
 
     /// With so many requests under way the next one would only wait at the broker: one is being served, one is next, and
@@ -67,7 +77,8 @@ impl Service {
         if unanswered < 2 || !self.is_slow() {
             return false;
         }
-        let fill = (self.round_trip.unwrap_or_default() + self.each / 2).as_nanos() / self.each.as_nanos().max(1);
+        let each = self.each();
+        let fill = (self.round_trip.unwrap_or_default() + each / 2).as_nanos() / each.as_nanos().max(1);
         let probe = u128::from(self.answers.is_multiple_of(PROBE_EVERY));
         unanswered as u128 >= fill.max(1) + 1 + probe
     }
