@@ -53,7 +53,9 @@ fn every_way_goes_to_the_partition_that_is_named_or_the_keys_own() {
 #[test]
 fn every_way_refuses_the_same() {
     let broker = start(partitions(2));
-    let producer = builder(&broker.bootstrap()).max_block(Duration::from_millis(30)).build().unwrap();
+    // The topic is made with more time than those have who wait in vain.
+    builder(&broker.bootstrap()).build().unwrap().warm_up(&["t"]).unwrap();
+    let producer = builder(&broker.bootstrap()).max_block(Duration::from_millis(200)).build().unwrap();
     let topic = producer.topic("t").unwrap();
     producer.warm_up(&["t"]).unwrap();
     for (name, way) in WAYS {
