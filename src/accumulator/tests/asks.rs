@@ -33,7 +33,6 @@ fn asking(accumulator: &Arc<Accumulator>, partition: &Partition, bytes: &[u8], a
 /// Every order in which small runs come back, while each that does is taken again at once: what lies in the window is kept
 /// for the one who asked, and everybody else has the rest.
 #[test]
-#[cfg_attr(miri, ignore = "minutes")]
 fn a_large_record_is_not_starved() {
     let (accumulator, mut drain, partition) =
         new(AccumulatorConfig { buffer_memory: 2 << 20, ..AccumulatorConfig::default() });
@@ -65,7 +64,6 @@ fn a_large_record_is_not_starved() {
 
 /// A record of some segments' size can be starved as well.
 #[test]
-#[cfg_attr(miri, ignore = "minutes")]
 fn nor_is_a_medium_one() {
     let (accumulator, mut drain, partition) =
         new(AccumulatorConfig { buffer_memory: 1 << 20, ..AccumulatorConfig::default() });
@@ -198,7 +196,6 @@ fn a_window_that_stalls_is_given_up() {
 
 /// A record of several blocks collects blocks of any broker.
 #[test]
-#[cfg_attr(miri, ignore = "minutes")]
 fn a_record_of_many_blocks() {
     let (accumulator, mut drain, [first, second]) = {
         let config = AccumulatorConfig { buffer_memory: 4 << 20, max_request_size: 3 << 20, ..Default::default() };
