@@ -77,57 +77,43 @@ fn fast_answers_leave_requests_as_they_are() {
     }
 }
 
-/// 1,000 records a second for six partitions of a broker that serves 200 requests a second. With as many requests as there
-/// are windows under way a record would wait for 30 of them; like this for the next answer, and three of them if one more leaves to see
-/// whether it is still so.
-#[test]
-fn a_trickle_does_not_queue_up_at_a_slow_broker() {
-    for (linger, bound) in [(Duration::ZERO, 20 * MS), (5 * MS, 25 * MS)] {
-        let mut stage = stage(config().linger(linger), 5 * MS, true);
-        let topic = stage.topic("t");
-        let mut waiting: Vec<(Duration, Delivery)> = Vec::new();
-        let mut worst = Duration::ZERO;
-        for at in 0..2_000 {
-            waiting.push((stage.now, stage.send(&topic, at % PARTITIONS)));
-            stage.run(MS);
-            let now = stage.now;
-            waiting.retain(|(sent, delivery)| match delivery.try_result() {
-                Some(result) => {
-                    result.unwrap();
-                    if at > 200 {
-                        worst = worst.max(now - *sent);
-                    }
-                    false
-                }
-                None => true,
-            });
-        }
-        assert!(worst <= bound, "{linger:?}: {worst:?}");
-    }
-}
-
-/// 50 ms away and fast: nothing is kept here for long.
-#[test]
-fn a_long_way_does_not_hold_a_trickle_up() {
-    let mut stage = stage(config().linger(Duration::ZERO), 50 * MS, false);
+/// 1,000 records a second, each to the next partition: how long those after the first 200 took.
+fn trickle(stage: &mut Stage) -> Vec<Duration> {
     let topic = stage.topic("t");
-    let mut waiting: Vec<(Duration, Delivery)> = Vec::new();
-    let mut took = Vec::new();
+    let (mut waiting, mut took): (Vec<(Duration, Delivery)>, _) = (Vec::new(), Vec::new());
     for at in 0..2_000 {
         waiting.push((stage.now, stage.send(&topic, at % PARTITIONS)));
         stage.run(MS);
         let now = stage.now;
-        waiting.retain(|(sent, delivery)| match delivery.try_result() {
-            Some(result) => {
-                result.unwrap();
-                took.push(now - *sent);
-                false
+        waiting.retain(|(sent, delivery)| {
+            let result = delivery.try_result();
+            if let Some(result) = &result {
+                result.as_ref().unwrap();
+                took.extend((at > 200).then(|| now - *sent));
             }
-            None => true,
+            result.is_none()
         });
     }
     took.sort();
-    // Five batches of a partition are under way: with six partitions, 30 requests in 50 ms. The first ones are alone.
+    took
+}
+
+/// The broker serves 200 requests a second. With as many under way as there are windows a record would wait for 30 of them;
+/// like this for the next answer, and three of them if one more leaves to see whether it is still so.
+#[test]
+fn a_trickle_does_not_queue_up_at_a_slow_broker() {
+    for (linger, bound) in [(Duration::ZERO, 20 * MS), (5 * MS, 25 * MS)] {
+        let took = trickle(&mut stage(config().linger(linger), 5 * MS, true));
+        let worst = took[took.len() - 1];
+        assert!(worst <= bound, "{linger:?}: {worst:?}");
+    }
+}
+
+/// 50 ms away and fast: nothing is kept here for long. Five batches of a partition are under way: with six partitions, 30
+/// requests in 50 ms.
+#[test]
+fn a_long_way_does_not_hold_a_trickle_up() {
+    let took = trickle(&mut stage(config().linger(Duration::ZERO), 50 * MS, false));
     let (half, most) = (took[took.len() / 2], took[took.len() - 1]);
     assert!(half <= 60 * MS && most <= 100 * MS, "{half:?}, {most:?}");
 }

@@ -109,8 +109,9 @@ pub struct Ledger {
     retries: u32,
     /// Codes that an answer to InitProducerId had.
     pub identity_codes: u128,
-    /// Places that a topic, created again, did not have.
-    pub gone: u64,
+    /// The most partitions that each topic has had, and the places that one created again did not have any more.
+    most: Vec<usize>,
+    gone: u64,
     /// `close` was called.
     pub closed: bool,
     /// A duplicate is a success.
@@ -135,6 +136,7 @@ impl Ledger {
             timeout,
             retries,
             identity_codes: 0,
+            most: vec![0; topics],
             gone: 0,
             closed: false,
             idempotent: false,
@@ -322,6 +324,14 @@ impl Ledger {
     pub fn has_bad(&self, frame: &Frame, copy: usize) -> bool {
         let Copy { from, to, .. } = frame.copies[copy];
         frame.ids[from as usize..to as usize].iter().any(|id| self.records[*id as usize].bad)
+    }
+
+    /// A topic has so many partitions now.
+    pub fn note_partitions(&mut self, topic: usize, count: usize) {
+        if let Some(most) = self.most.get_mut(topic) {
+            *most = count.max(*most);
+            (count..*most).for_each(|index| self.gone |= 1 << (topic * PARTITIONS_MAX + index));
+        }
     }
 
     /// Looks at what callers can see by now, and whether it may be so.

@@ -460,8 +460,6 @@ impl Run {
                 self.saw(Sight::TopicShrank);
                 options.partitions = 1 + self.dice.below(options.partitions as u64) as i32;
             }
-            let (from, to) = (topic * PARTITIONS_MAX + options.partitions as usize, (topic + 1) * PARTITIONS_MAX);
-            self.ledger().gone |= if known { (from..to).fold(0, |all, place| all | 1 << place) } else { 0 };
             self.world.model.create_topic(name, options);
             self.saw(if known { Sight::TopicRecreated } else { Sight::TopicLate });
         } else if self.plan.recreates {

@@ -11,6 +11,7 @@ use super::coverage::{Coverage, Sight};
 use super::deck::SharedDeck;
 use super::ledger::Ledger;
 use super::network::{Event, Link, Storm};
+use super::spoil::topic_number;
 use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
@@ -382,6 +383,10 @@ impl World {
                 assert!(grows || useless >= BELIEVED, "back from leader epoch {newest} to {epoch} after {useless:?}");
                 *newest = if grows { epoch.max(*newest) } else { epoch };
             }
+        }
+        if let Some(ledger) = &mut self.ledger {
+            let counts = self.model.topics.iter().map(|(name, topic)| (topic_number(name), topic.partitions.len()));
+            counts.for_each(|(topic, count)| topic.into_iter().for_each(|topic| ledger.note_partitions(topic, count)));
         }
         let possibly = self.shared.tally.read().failed_possibly_written;
         if possibly > self.possibly
