@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::SocketOptions;
+use crate::sender::transmit::Transmit;
 
 /// Send buffer of a connection within this machine, when the user names none. The kernel would let it grow to megabytes,
 /// which then leave the cache before the peer reads them: 1 MiB requests went at 3 to 4 GB/s then and at 7 to 10 with
@@ -18,11 +19,11 @@ use super::SocketOptions;
 /// stays, because there the buffer bounds what one round trip carries.
 const LOOPBACK_SEND_BUFFER: u32 = 128 * 1024;
 
-/// The same for a peer that is slow to read, as one that is at work on the request before: then the next one is to be in the
-/// kernel when its turn comes. (`net.core.wmem_max` may allow less.)
+/// The same for a peer that reads late, because it is at work on the request before: the kernel is to have most of the next one
+/// by then. (`net.core.wmem_max` may allow less.)
 const SLOW_SEND_BUFFER: u32 = 4 << 20;
 
-/// Only a peer that is slow gets transmits larger than this, but for those who set `max.request.size` so high.
+/// A transmit is larger than this only where answers are slow, or where `max.request.size` is.
 const LARGE_TRANSMIT: usize = 2 << 20;
 
 /// Whether a socket's send buffer is ours to choose.
@@ -37,9 +38,9 @@ impl SendBuffer {
         Self { is_small: address.ip().is_loopback() && options.send_buffer.is_none() }
     }
 
-    /// Before a transmit of so many bytes is written. It goes on with a small buffer if it must.
-    pub fn fit(&mut self, socket: BorrowedFd<'_>, bytes: usize) {
-        if self.is_small && bytes > LARGE_TRANSMIT {
+    /// To be called before the transmit is written. If the kernel refuses, the buffer stays small.
+    pub fn fit(&mut self, socket: BorrowedFd<'_>, transmit: &Transmit) {
+        if self.is_small && transmit.bytes() > LARGE_TRANSMIT {
             self.is_small = false;
             let _ = set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, SLOW_SEND_BUFFER as i32);
         }

@@ -28,15 +28,10 @@ pub struct Transmit {
 impl Transmit {
     /// Its bytes.
     pub fn bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.bytes()).sum()
-    }
-}
-
-impl Piece {
-    fn bytes(&self) -> usize {
-        match *self {
-            Self::Head { len, .. } | Self::Arena { len, .. } => len as usize,
-        }
+        let len = |piece: &Piece| match *piece {
+            Piece::Head { len, .. } | Piece::Arena { len, .. } => len as usize,
+        };
+        self.pieces.iter().map(len).sum()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cluster;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,9 +66,11 @@ fn send_through_trouble(
         let (stop, producer) = (&stop, &producer);
         let threads = names.map(|name| scope.spawn(move || send_until(stop, producer, "t", name)));
         thread::sleep(Duration::from_secs(2));
-        meanwhile();
+        // The threads end also when it panics.
+        let panicked = panic::catch_unwind(AssertUnwindSafe(meanwhile));
         thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::Relaxed);
+        panicked.unwrap_or_else(|panic| panic::resume_unwind(panic));
         for thread in threads {
             sent.extend(thread.join().unwrap());
         }

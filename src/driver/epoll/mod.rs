@@ -209,7 +209,7 @@ impl Driver for Epoll {
         };
         let Some(connection) = &mut self.slots[slot] else { return };
         #[cfg(target_os = "linux")]
-        connection.send_buffer.fit(std::os::fd::AsFd::as_fd(&connection.stream), transmit.bytes());
+        connection.send_buffer.fit(std::os::fd::AsFd::as_fd(&connection.stream), &transmit);
         connection.queue.push_back(transmit);
         // With others waiting, an edge is due that sends them all.
         if connection.queue.len() > 1 || !connection.connected || connection.broken.is_some() {

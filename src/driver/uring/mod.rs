@@ -219,7 +219,7 @@ impl Driver for Uring {
             return self.notices.push_back((transmit.connection, reason, vec![transmit]));
         };
         let Some(connection) = &mut self.slots[slot as usize] else { return };
-        connection.send_buffer.fit(connection.socket.as_fd(), transmit.bytes());
+        connection.send_buffer.fit(connection.socket.as_fd(), &transmit);
         connection.queue.push_back(transmit);
         connection.start_send(&mut At { slot, ring: &mut self.ring, arena: &self.arena });
     }
