@@ -46,15 +46,10 @@ impl Timers {
         self.0.len()
     }
 
-    /// The earliest deadline of each.
+    /// Whether a look at `timer` was asked for at `at` or before.
     #[cfg(feature = "testing")]
-    pub fn earliest(&self) -> std::collections::HashMap<Timer, Duration> {
-        let mut earliest = std::collections::HashMap::new();
-        for Reverse((at, timer)) in &self.0 {
-            let known = earliest.entry(*timer).or_insert(*at);
-            *known = (*known).min(*at);
-        }
-        earliest
+    pub fn is_armed(&self, at: Duration, timer: Timer) -> bool {
+        self.0.iter().any(|Reverse((armed, of))| *armed <= at && *of == timer)
     }
 
     /// The earliest deadline.

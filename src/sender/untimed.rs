@@ -1,7 +1,6 @@
 //! What a simulation checks before time goes by: whatever the sender waits for, an event of the world will end the wait, or
 //! a timer will. A wait with neither lasts until something else happens to wake the sender.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Sender;
@@ -10,25 +9,24 @@ use super::endpoint::Step;
 use super::idempotence::Identity;
 use super::lagging::SLOW_SETUP;
 use super::race::ATTEMPT_DELAY;
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use super::transmit::ConnectionId;
 use crate::config::MetadataRecovery;
 
 /// What is due when, against the timers.
-struct Check {
+struct Check<'a> {
     now: Duration,
-    timers: HashMap<Timer, Duration>,
+    timers: &'a Timers,
     found: Vec<String>,
 }
 
-impl Check {
+impl Check<'_> {
     /// `what` is due at `at`: there is a timer at that time or before. What is due now was just looked at, and is looked
     /// at again within a millisecond at the earliest.
     fn due(&mut self, what: impl FnOnce() -> String, at: Duration, timer: Timer) {
         let at = at.max(self.now + Duration::from_millis(1));
-        if at < Duration::MAX && self.timers.get(&timer).is_none_or(|armed| *armed > at) {
-            let armed = self.timers.get(&timer);
-            self.found.push(format!("{} is due at {at:?}, and {timer:?} is armed for {armed:?}", what()));
+        if at < Duration::MAX && !self.timers.is_armed(at, timer) {
+            self.found.push(format!("{} is due at {at:?}, and {timer:?} is not armed for that", what()));
         }
     }
 
@@ -40,7 +38,7 @@ impl Check {
 impl Sender {
     /// Everything that waits and that nothing will wake, in words. To be called after a turn.
     pub fn untimed(&self) -> Vec<String> {
-        let mut check = Check { now: self.now.monotonic, timers: self.timers.earliest(), found: Vec::new() };
+        let mut check = Check { now: self.now.monotonic, timers: &self.timers, found: Vec::new() };
         if !self.closed {
             self.check_control(&mut check);
             self.check_nodes(&mut check);
