@@ -29,7 +29,6 @@ mod retries;
 mod scenarios;
 mod service;
 mod size_limit;
-mod stage;
 mod time;
 mod walk_back;
 mod warm_up;
@@ -44,6 +43,7 @@ use crate::completion::{Delivery, RecordMetadata};
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryError, Written};
 use crate::sender::TopicShared;
+use crate::testing::simulation::stage;
 use crate::testing::{BrokerOptions, Fault, ProduceContext, TopicOptions};
 
 type Outcome = Result<RecordMetadata, DeliveryError>;

@@ -16,6 +16,8 @@ mod plan;
 mod run;
 mod spoil;
 #[cfg_attr(not(test), allow(dead_code, reason = "driven by the tests of the sender"))]
+pub(crate) mod stage;
+#[cfg_attr(not(test), allow(dead_code, reason = "driven by the tests of the sender"))]
 pub(crate) mod world;
 
 pub use coverage::Coverage;
