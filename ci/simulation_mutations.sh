@@ -77,7 +77,7 @@ case $built in /*) ;; *) built=$tree/$built ;; esac
 
 # search PLANTED SEEDS; exit 0: nothing was found
 search() {
-  RUST_BACKTRACE=0 PLANTED=$1 SEEDS=$2 timeout "${PLANTED_SECONDS:-300}" "$built" --nocapture >"$work/log" 2>&1 </dev/null
+  RUST_BACKTRACE=0 PLANTED=$1 SEEDS=$2 timeout "${PLANTED_SECONDS:-300}" "$built" --nocapture what_is_told >"$work/log" 2>&1 </dev/null
 }
 if ! search none 300; then
   grep -a -m 1 -A 2 'panicked at' "$work/log" || tail "$work/log"

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ringmail::testing::simulation::{Coverage, describe, run, tell};
+use ringmail::testing::simulation::{self, Coverage, describe, run, tell};
 
 /// From so many seeds on everything that can be seen must have been.
 const ENOUGH: u64 = 2000;
@@ -66,4 +66,9 @@ fn what_is_told_is_true_in_any_weather() {
     let missing: Vec<String> =
         coverage.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     assert!(seeds < ENOUGH || missing.is_empty(), "never seen: {missing:?}");
+}
+
+#[test]
+fn no_batch_is_forgotten_when_the_last_answer_comes() {
+    simulation::no_batch_is_forgotten(if cfg!(debug_assertions) { 3_000 } else { 100_000 });
 }

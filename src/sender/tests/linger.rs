@@ -1,18 +1,13 @@
 //! When a batch leaves: at linger, at `batch.size` or when it has grown, and neither before nor much later.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use std::{hint, thread};
 
 use super::stage::Stage;
 use super::world::World;
 use super::{MS, Watch, config, finish, options, pass, send_all};
-use crate::accumulator::{Accumulator, Attach};
 use crate::sender::TopicShared;
 use crate::testing::Fault;
-use crate::wire::header::ApiKey;
-use crate::wire::record::Fields;
+use crate::testing::simulation::last_answer::{append, left, quiet};
 
 const LONG: Duration = Duration::from_secs(100);
 
@@ -67,32 +62,10 @@ fn a_record_above_batch_size_leaves_at_once() {
 
 const US: Duration = Duration::from_micros(1);
 
-/// A broker that answers after 50 µs, and a topic of one partition. Nothing left for a while.
-fn quiet(batch_size: u32) -> (Stage, Arc<TopicShared>) {
-    let config = config().linger(LONG).batch_size(batch_size).enable_idempotence(false);
-    let mut stage = Stage::new(options(1), config, "127.0.0.1:1000");
-    stage.produce_takes = 50 * US;
-    let topic = stage.topic("t");
-    stage.run(5 * MS);
-    (stage, topic)
-}
-
-/// A record with so many bytes of value. Nobody keeps its delivery.
-fn append(accumulator: &Accumulator, topic: &TopicShared, len: usize) {
-    let fields = Fields { value: Some(&vec![b'v'; len]), ..Fields::default() };
-    drop(accumulator.append(topic.partition(0).unwrap(), &fields, None, Attach::Delivery, true, None).unwrap());
-}
-
 /// So many records of a little more than 1 kB, at once.
 fn burst(stage: &mut Stage, topic: &TopicShared, records: usize) {
     (0..records).for_each(|_| append(&stage.accumulator, topic, 1000));
     stage.run(Duration::ZERO);
-}
-
-/// When produce requests left, from `since` on.
-fn left(stage: &Stage, since: Duration) -> Vec<Duration> {
-    let produced = stage.asked.iter().filter(|asked| asked.api == ApiKey::PRODUCE);
-    produced.map(|asked| asked.at).filter(|at| *at >= since).map(|at| at - since).collect()
 }
 
 /// Times between one and the next, without the first few.
@@ -205,43 +178,4 @@ fn a_stream_has_few_timers() {
         stage.run(10 * US);
     }
     assert!(stage.sender.timers.len() < 30, "{}", stage.sender.timers.len());
-}
-
-/// A writer comes to `batch.size` just while the last answer is handled: one of the two sees it. A mistake shows within
-/// some thousand rounds of a release build, and hardly in a debug build.
-#[test]
-fn no_batch_is_forgotten_when_the_last_answer_comes() {
-    let rounds = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
-    let (mut stage, topic) = quiet(16_384);
-    stage.shared_with_writers = true;
-    let (go, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let writer = {
-        let (go, done, topic, accumulator) = (go.clone(), done.clone(), topic.clone(), stage.accumulator.clone());
-        thread::spawn(move || {
-            for round in 1..=rounds {
-                while go.load(Ordering::Acquire) < round {
-                    thread::yield_now();
-                }
-                (0..round * 7 % 200).for_each(|_| hint::spin_loop());
-                append(&accumulator, &topic, 1000);
-                done.store(round, Ordering::Release);
-            }
-        })
-    };
-    for round in 1..=rounds {
-        // So many that the next segment is a large one, whose end would tell the sender as well.
-        (0..40).for_each(|_| append(&stage.accumulator, &topic, 1000));
-        stage.run(Duration::ZERO);
-        (0..16).for_each(|_| append(&stage.accumulator, &topic, 990));
-        let before = left(&stage, Duration::ZERO).len();
-        go.store(round, Ordering::Release);
-        stage.run(60 * US);
-        while done.load(Ordering::Acquire) < round {
-            thread::yield_now();
-        }
-        stage.run(10 * MS);
-        assert!(left(&stage, Duration::ZERO).len() > before, "round {round}: it waits for linger");
-        stage.asked.clear();
-    }
-    writer.join().unwrap();
 }

@@ -10,6 +10,7 @@
 mod check;
 mod coverage;
 mod deck;
+pub(crate) mod last_answer;
 mod ledger;
 mod network;
 mod plan;
@@ -21,4 +22,5 @@ pub(crate) mod stage;
 pub(crate) mod world;
 
 pub use coverage::Coverage;
+pub use last_answer::no_batch_is_forgotten;
 pub use run::{Report, describe, run, tell};
