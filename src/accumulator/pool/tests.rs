@@ -46,6 +46,7 @@ fn accounts_keep_their_fields() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a thousand runs: most of a minute")]
 fn splits_and_merges() {
     let pool = Pool::new(1024).unwrap();
     assert_eq!(pool.runs(0), (vec![0; 3], 16));
