@@ -221,7 +221,7 @@ impl Sender {
             Decision::Split if batch.has_told() => self.cut_out(batch, DeliveryErrorKind::Broker(error), &Vec::new()),
             Decision::Split => self.split(batch),
             Decision::CutOut => self.cut_out(batch, DeliveryErrorKind::Broker(error), &answer.refused),
-            Decision::OutOfSequence => self.out_of_sequence(batch),
+            Decision::OutOfSequence => self.out_of_sequence(batch, error),
             Decision::Fail if error == ErrorCode::MESSAGE_TOO_LARGE => self.fail(batch, DeliveryErrorKind::TooLarge),
             Decision::Fail if error == ErrorCode::UNSUPPORTED_VERSION => {
                 self.fail(batch, DeliveryErrorKind::UnsupportedVersion);

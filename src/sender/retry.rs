@@ -279,9 +279,9 @@ impl Sender {
         }
     }
 
-    /// OUT_OF_ORDER_SEQUENCE_NUMBER. With something before it unresolved that is no news. Alone and first, it means a
-    /// gap, or a broker that restarted and remembers only the last batch.
-    pub(super) fn out_of_sequence(&mut self, mut batch: Batch) {
+    /// OUT_OF_ORDER_SEQUENCE_NUMBER, or an older broker's word for that. With something before it unresolved that is no news.
+    /// Alone and first, it means a gap, or a broker that restarted and remembers only the last batch.
+    pub(super) fn out_of_sequence(&mut self, mut batch: Batch, error: ErrorCode) {
         if self.is_stored(&batch) {
             return self.delivered_before(batch);
         }
@@ -302,7 +302,7 @@ impl Sender {
         let alone = partition.unacked == 0;
         let first = partition.queue.front().is_none_or(|queued| queued.number >= batch.number);
         if !(alone && first) {
-            return self.retry(batch, DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+            return self.retry(batch, DeliveryErrorKind::Broker(error));
         }
         let newest = partition.queue.iter().rposition(Batch::is_unclear);
         match newest {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::world::World;
 use super::{MS, Watch, check_log, config, finish, options, send_one};
 use crate::completion::Delivery;
+use crate::error::{DeliveryErrorKind, Written};
 use crate::testing::FirstSequence::{Any, Zero, ZeroWhenNew};
 use crate::testing::{BrokerOptions, ErrorCode, Fault, FirstSequence, TopicOptions};
 
@@ -103,5 +104,30 @@ fn what_follows_a_first_batch_that_failed_begins_at_0() {
         assert!(outcomes[0].is_err() && outcomes[1..].iter().all(Result::is_ok), "{rule:?}: {outcomes:?}");
         assert_eq!(world.log("t", 0), ["000001", "000002"], "{rule:?}");
         assert_eq!(watch.stamps(), [(0, 0), (1, 0), (1, 1)], "{rule:?}: refused once and no more");
+    }
+}
+
+/// A batch that may not be sent again fails for what the broker said, whichever of the two words for a gap that was (seed
+/// 230222).
+#[test]
+fn a_gap_has_the_brokers_own_name() {
+    for code in [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::UNKNOWN_PRODUCER_ID] {
+        let options = options(1).on_produce(move |context| match context.nth {
+            0 => Fault::None,
+            1 => Fault::Error(ErrorCode::NOT_ENOUGH_REPLICAS),
+            _ => Fault::Error(code),
+        });
+        let options = BrokerOptions { ack_delay: 10 * MS, ..options };
+        let mut world = World::new(4, options, config().linger(Duration::ZERO).retries(1));
+        let first = send_in_turn(&mut world, 0..1);
+        assert!(finish(&mut world, &first).iter().all(Result::is_ok));
+        let topic = world.topic("t");
+        let refused = send_one(&mut world, &topic, 1, 1);
+        super::pass(&mut world, 15 * MS);
+        // It leaves with the other one's second try, so that what is said of that is no news of a gap yet.
+        let _behind = send_one(&mut world, &topic, 1, 2);
+        let outcome = finish(&mut world, &[refused])[0].clone().unwrap_err();
+        assert_eq!(outcome.kind(), DeliveryErrorKind::Broker(code), "{outcome}");
+        assert_eq!(outcome.written(), Written::No);
     }
 }
