@@ -309,6 +309,10 @@ impl Sender {
         }
         // What left made room in the rings.
         self.drain.wake_callers();
+        // What ended may be the last that a flush or a close waits for: this turn's look at those is over.
+        if self.waits_for_a_look() {
+            self.timers.arm(now, Timer::Close);
+        }
     }
 
     /// One request of `limit` bytes at most; or of one batch, which has a limit of its own.

@@ -1,6 +1,7 @@
 //! The producer id: asked for on the control connection, in turn with metadata, until there is one.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Sender;
 use super::connection::{Asked, Cause};
@@ -13,6 +14,15 @@ use crate::wire::header::ApiKey;
 use crate::wire::init_producer_id;
 
 impl Sender {
+    /// A producer id is to be asked for.
+    pub(super) fn want_producer_id(&mut self) {
+        if !matches!(self.identity, Identity::Wanted { .. } | Identity::Asked { .. }) {
+            self.identity = Identity::Wanted { retry_at: Duration::ZERO, failures: 0 };
+            // This turn's look at the control connection may be over.
+            self.control.armed.at(&mut self.timers, self.now.monotonic, Timer::Control);
+        }
+    }
+
     pub(super) fn ask_producer_id(&mut self, id: ConnectionId, version: i16) {
         let Identity::Wanted { failures, .. } = self.identity else { return };
         self.identity = Identity::Asked { failures };

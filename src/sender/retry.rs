@@ -358,9 +358,7 @@ impl Sender {
         } else {
             stepped(Step::NewProducerId);
             partition.sequences.renew();
-            if !matches!(self.identity, super::Identity::Wanted { .. } | super::Identity::Asked { .. }) {
-                self.identity = super::Identity::Wanted { retry_at: Duration::ZERO, failures: 0 };
-            }
+            self.want_producer_id();
         }
         let partition = &mut self.partitions[id as usize];
         for batch in &mut partition.queue {

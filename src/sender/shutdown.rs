@@ -72,9 +72,14 @@ impl Sender {
         self.settled = true;
     }
 
+    /// Something ended since the last look at flushes, and a flush or a close is under way.
+    pub(super) fn waits_for_a_look(&self) -> bool {
+        self.settled && (!self.flushes.is_empty() || self.closing.is_some())
+    }
+
     /// Ends the flushes whose partitions have all passed their marks.
     pub(super) fn settle_flushes(&mut self) {
-        if self.flushes.is_empty() || !std::mem::take(&mut self.settled) {
+        if !std::mem::take(&mut self.settled) || self.flushes.is_empty() {
             return;
         }
         let mut flushes = std::mem::take(&mut self.flushes);

@@ -53,6 +53,9 @@ impl Sender {
         if let Some(closing) = &self.closing {
             check.due(|| "the end of the close".into(), closing.deadline(), Timer::Close);
         }
+        if self.waits_for_a_look() {
+            check.due(|| "a look at flushes and the close".into(), check.now, Timer::Close);
+        }
         if self.watching_waiters {
             check.due(|| "a look at those who wait".into(), check.now + super::shutdown::WAITERS_EVERY, Timer::Waiters);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::stage::Stage;
 use crate::config::ProducerConfig;
+use crate::sender::idempotence::{ProducerEpoch, ProducerId};
 use crate::testing::{BrokerOptions, TopicOptions};
 use crate::wire::header::ApiKey;
 
@@ -58,4 +59,22 @@ fn where_no_broker_has_it_nobody_is_hunted() {
     let error = delivery.try_result().unwrap().unwrap_err().to_string();
     assert!(error.contains("InitProducerId") && error.contains("enable.idempotence=false"), "{error}");
     assert!(stage.connects.len() <= 6, "{:?}", stage.connects);
+}
+
+/// A partition's epochs are used up while requests are packed: this turn's look at what is to be asked for is over by then
+/// (seed 60860).
+#[test]
+fn what_is_wanted_late_in_a_turn_is_asked_for() {
+    let topic = TopicOptions { partitions: 1, ..TopicOptions::default() };
+    let options = BrokerOptions { topic, ..BrokerOptions::default() };
+    let mut stage = Stage::new(options, ProducerConfig::new(), "127.0.0.1:1000");
+    stage.topic("t");
+    stage.run(SECOND);
+    let sequences = &mut stage.sender.partitions[0].sequences;
+    sequences.stamp((ProducerId(1000), ProducerEpoch(i16::MAX)), 1);
+    sequences.spoil();
+    stage.sender.consider(0);
+    assert_eq!(stage.sender.poll_timeout(), Some(stage.now), "another turn follows at once");
+    stage.run(10 * MS);
+    assert_eq!(stage.count(ApiKey::INIT_PRODUCER_ID, SECOND), 1, "{:?}", stage.asked);
 }
