@@ -554,7 +554,9 @@ impl Run {
         while self.ledger().outstanding() > 0 || self.flushes.iter().any(|(ticket, _)| !ticket.is_done()) {
             self.wait(5 * MS);
             let time = self.world.now - healed;
-            let limit = if self.plan.recreates { self.plan.delivery_timeout } else { Duration::ZERO };
+            // Each record that is too large for its broker costs some connections.
+            let slow = self.plan.recreates || self.plan.request_max.is_some();
+            let limit = if slow { self.plan.delivery_timeout } else { Duration::ZERO };
             // What only the one that lags has told is not believed against the others at once.
             let limit = if self.cut_off.is_some() { limit.max(2 * BELIEVED) } else { limit };
             let open = self.ledger().outstanding();
