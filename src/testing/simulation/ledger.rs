@@ -151,6 +151,10 @@ impl Ledger {
         let told = Told::Nothing;
         let (accepted, order, timeout) = (Duration::ZERO, u32::MAX, self.timeout);
         let (doubts, sent, codes, deaths) = (0, false, 0, 0);
+        // Whoever offers it was told of that partition, by a broker that lags at least.
+        if let Some(most) = self.most.get_mut(place / PARTITIONS_MAX) {
+            *most = (place % PARTITIONS_MAX + 1).max(*most);
+        }
         self.records.push(Record { place, len, accepted, order, timeout, bad, told, doubts, sent, codes, deaths });
         self.records.len() as u32 - 1
     }
