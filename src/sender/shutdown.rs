@@ -338,19 +338,26 @@ impl Sender {
     pub(super) fn expire(&mut self, id: u32) {
         let (now, timeout) = (self.now.monotonic, self.config.delivery_timeout);
         let late = |opened: Duration| now >= opened.saturating_add(timeout);
-        while let Some(at) = self.partitions[id as usize].queue.iter().position(|batch| late(batch.opened)) {
-            if let Some(batch) = self.partitions[id as usize].queue.remove(at) {
-                self.fail(batch, DeliveryErrorKind::Expired);
-            }
+        if self.partitions[id as usize].expires.is_some_and(|expires| expires <= now) {
+            // In the order of the records, whatever is late at one look.
+            let first = self.first_in_flight(id);
+            self.fail_queued(id, |batch| late(batch.opened) && batch.number < first);
+            self.tell_expired(id);
         }
+        self.fail_queued(id, |batch| late(batch.opened));
         while self.partitions[id as usize].seen.first().is_some_and(late)
             && let Some(mut batch) = self.drain_ring(id, Leave::Now)
         {
             batch.last_error = self.topic_trouble(id);
             self.fail(batch, DeliveryErrorKind::Expired);
         }
-        if self.partitions[id as usize].expires.is_some_and(|expires| expires <= now) {
-            self.tell_expired(id);
+    }
+
+    fn fail_queued(&mut self, id: u32, ends: impl Fn(&Batch) -> bool) {
+        while let Some(at) = self.partitions[id as usize].queue.iter().position(&ends) {
+            if let Some(batch) = self.partitions[id as usize].queue.remove(at) {
+                self.fail(batch, DeliveryErrorKind::Expired);
+            }
         }
     }
 
@@ -366,13 +373,24 @@ impl Sender {
         let expires = |batch: &Batch| batch.opened.saturating_add(timeout);
         let late = |batch: &Batch| batch.partition == id && expires(batch) <= now;
         self.tell_in_flight(lane, late, DeliveryErrorKind::Expired, false);
-        let Some(connection) = self.connections.get(&lane) else { return };
-        let produced = connection.unanswered.iter().filter_map(|request| match &request.asked {
+        let next = self.in_flight_of(id).filter(|batch| !batch.told).map(expires).min();
+        self.partitions[id as usize].expires = next;
+    }
+
+    /// The number of the first batch of a partition that was sent and has no answer; `u64::MAX`: none has.
+    pub(super) fn first_in_flight(&self, id: u32) -> u64 {
+        self.in_flight_of(id).map(|batch| batch.number).min().unwrap_or(u64::MAX)
+    }
+
+    /// Batches of a partition that were sent and have no answer.
+    fn in_flight_of(&self, id: u32) -> impl Iterator<Item = &Batch> {
+        let connection = self.partitions[id as usize].lane.and_then(|lane| self.connections.get(&lane));
+        let requests = connection.into_iter().flat_map(|connection| &connection.unanswered);
+        let produced = requests.filter_map(|request| match &request.asked {
             Asked::Produce { batches, .. } => Some(batches.iter().flatten()),
             _ => None,
         });
-        let mine = produced.flatten().filter(|batch| batch.partition == id && !batch.told);
-        self.partitions[id as usize].expires = mine.map(expires).min();
+        produced.flatten().filter(move |batch| batch.partition == id)
     }
 
     /// Callers that wait look at their own clocks now and then, also when nothing happens that would wake them.

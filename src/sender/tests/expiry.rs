@@ -1,5 +1,8 @@
 //! `delivery.timeout.ms`: when a record's time is over, and what that does to what is still on its way.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use crate::wire::record::Fields;
@@ -241,4 +244,45 @@ fn a_flush_ends_though_what_it_waits_for_expires() {
     world.run_while(|_| !ticket.is_done());
     assert!(deliveries.iter().all(|delivery| delivery.try_result().is_some()));
     assert_eq!(world.sender.partitions[0].unacked, 0);
+}
+
+/// Whoever is told of a record.
+struct Told(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0);
+    }
+}
+
+/// Some on their way, some that wait to be sent, all late at one look: they end in the order in which they were accepted,
+/// by `delivery.timeout.ms` and by limits of their own.
+#[test]
+fn what_is_late_ends_in_order() {
+    for (all, own) in [(300 * MS, 30 * SECOND), (60 * SECOND, 300 * MS)] {
+        let options = options(1).on_produce(|_| Fault::HangBefore);
+        let config = config().linger(Duration::ZERO).batch_size(1).request_timeout(300 * MS).delivery_timeout(all);
+        let mut world = World::new(45, options, config.max_in_flight(2));
+        let topic = world.topic("t");
+        pass(&mut world, SECOND);
+        let send = |world: &mut World, number: usize| {
+            world.send_within(&topic, 0, format!("{number:06}").as_bytes(), own).unwrap()
+        };
+        let mut deliveries = vec![send(&mut world, 0)];
+        pass(&mut world, 5 * MS);
+        deliveries.extend((1..6).map(|number| send(&mut world, number)));
+        pass(&mut world, 5 * MS);
+        let sent = world.now;
+        assert!(world.sender.partitions[0].unacked > 0);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for (number, delivery) in deliveries.iter_mut().enumerate() {
+            let waker = Waker::from(Arc::new(Told(number, order.clone())));
+            assert!(Pin::new(delivery).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        // The sender's thread did not run for a while.
+        world.now = sent + 310 * MS;
+        world.run_until(sent + 311 * MS);
+        assert!(deliveries.iter().all(|delivery| delivery.try_result().is_some()));
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5], "{all:?}, {own:?}");
+    }
 }
