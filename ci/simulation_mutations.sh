@@ -35,6 +35,8 @@ limit_sent_all_same  src/sender/drain.rs s/batch.stamp.is_none() && batch.has_to
 batch_never_ends     src/sender/drain.rs s/if now >= partition.begun + most {/if now >= partition.begun + most \&\& !@ {/
 metadata_untimed     src/sender/control.rs s/flatten().filter(|due| \*due > now)/flatten().filter(|due| *due > now \&\& !@)/
 log_created_again    src/sender/learn.rs s/self.partitions\[\*id as usize\].lose_log();/if !@ { & }/
+looked_at_late       src/sender/drain.rs s/if self.waits_for_a_look() {/if self.waits_for_a_look() \&\& !@ {/
+cut_as_if_unwritten  src/sender/size_limit.rs s/^        self.divide(batch, room);/        let batch = Batch { possibly_written: batch.possibly_written \&\& !@, doubtful: batch.doubtful \&\& !@, ..batch };\n&/
 END
 )
 # A commit without its ordering shows on no machine that runs one thread: a model finds it, by loom.
