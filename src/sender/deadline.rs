@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::Range;
 use std::time::Duration;
 
 use super::Sender;
@@ -140,15 +139,13 @@ impl Sender {
         }
         // Where one lay that is done by now, another record may lie since.
         due.retain(|due| self.drain.may_be_held(&due.deadline));
-        // In the order of the records: what was taken back, what is on its way, what waits behind that.
+        // In the order of the records: what came back, what is on its way, what waits behind that.
         for of_partition in due.chunk_by(|a, b| a.deadline.partition == b.deadline.partition) {
-            let id = of_partition[0].deadline.partition;
-            self.expire_queued(id, of_partition, 0..self.first_in_flight(id));
+            self.expire_queued(of_partition[0].deadline.partition, of_partition, true);
         }
         self.expire_in_flight(&due);
         for of_partition in due.chunk_by(|a, b| a.deadline.partition == b.deadline.partition) {
-            let id = of_partition[0].deadline.partition;
-            self.expire_queued(id, of_partition, self.first_in_flight(id)..u64::MAX);
+            self.expire_queued(of_partition[0].deadline.partition, of_partition, false);
         }
         for of_partition in due.chunk_by(|a, b| a.deadline.partition == b.deadline.partition) {
             self.consider(of_partition[0].deadline.partition);
@@ -173,12 +170,15 @@ impl Sender {
         }
     }
 
-    /// Those of the batches with such numbers.
-    fn expire_queued(&mut self, id: u32, due: &[Due], numbers: Range<u64>) {
-        let mut at = 0;
+    /// In the batches before all that are in flight, or in the others.
+    fn expire_queued(&mut self, id: u32, due: &[Due], before: bool) {
+        if self.partitions[id as usize].queue.is_empty() {
+            return;
+        }
+        let (mut at, first) = (0, self.first_in_flight(id));
         while let Some(batch) = self.partitions[id as usize].queue.get(at) {
             at += 1;
-            if !numbers.contains(&batch.number) || !batch.has_due(due) {
+            if (batch.number < first) != before || !batch.has_due(due) {
                 continue;
             }
             let Some(mut batch) = self.partitions[id as usize].queue.remove(at - 1) else { break };

@@ -246,10 +246,10 @@ fn a_flush_ends_though_what_it_waits_for_expires() {
     assert_eq!(world.sender.partitions[0].unacked, 0);
 }
 
-/// Whoever is told of a record.
-struct Told(usize, Arc<Mutex<Vec<usize>>>);
+/// Notes the number of a record whose waker is woken.
+struct Noted(usize, Arc<Mutex<Vec<usize>>>);
 
-impl Wake for Told {
+impl Wake for Noted {
     fn wake(self: Arc<Self>) {
         self.1.lock().unwrap().push(self.0);
     }
@@ -276,7 +276,7 @@ fn what_is_late_ends_in_order() {
         assert!(world.sender.partitions[0].unacked > 0);
         let order = Arc::new(Mutex::new(Vec::new()));
         for (number, delivery) in deliveries.iter_mut().enumerate() {
-            let waker = Waker::from(Arc::new(Told(number, order.clone())));
+            let waker = Waker::from(Arc::new(Noted(number, order.clone())));
             assert!(Pin::new(delivery).poll(&mut Context::from_waker(&waker)).is_pending());
         }
         // The sender's thread did not run for a while.

@@ -151,7 +151,7 @@ impl Ledger {
         let told = Told::Nothing;
         let (accepted, order, timeout) = (Duration::ZERO, u32::MAX, self.timeout);
         let (doubts, sent, codes, deaths) = (0, false, 0, 0);
-        // Whoever offers it was told of that partition, by a broker that lags at least.
+        // The client knows this partition, if only from a broker that lags.
         if let Some(most) = self.most.get_mut(place / PARTITIONS_MAX) {
             *most = (place % PARTITIONS_MAX + 1).max(*most);
         }
