@@ -56,7 +56,7 @@ stage() { # stage NAME COMMAND…
 
 # How many tests passed or were left out, or the last line of a checker.
 summary() {
-  awk '/^test result:/ { passed += $4; ignored += $8 } /^(verified|real Kafka:|licences:|fuzz:|miri:|simulation:|chaos:)/ { last = $0 }
+  awk '/^test result:/ { passed += $4; ignored += $8 } /^(verified|real Kafka:|licences:|planted:|fuzz:|miri:|simulation:|chaos:)/ { last = $0 }
        END { if (passed) printf "%d tests passed, %d ignored ", passed, ignored; printf "%s", last }' "$1"
 }
 
@@ -103,6 +103,7 @@ main() {
   # As its users build it: in the workspace the feature `testing` is always on.
   stage alone cargo clippy -p ringmail --lib -- -D warnings
   stage docs docs
+  stage planted ci/planted.py
   stage tests cargo test --workspace --no-fail-fast
   stage examples examples
   stage benches benches

@@ -10,7 +10,7 @@ use super::{
     segment::{Header, UNIT},
     word::Slot,
 };
-use crate::sync::{Acquire, Relaxed, Release, mutated, order};
+use crate::sync::{Acquire, Relaxed, Release, order};
 
 /// When may a chain leave that is not sealed `last`?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -230,10 +230,7 @@ impl Drain {
             let position = head + chain.len() as u64;
             let slot = partition.slot(position);
             // A full ring's worth of chain would bring us back to our own head.
-            if chain.len() == partition.slots.len() {
-                assert!(mutated("chain_fills_ring"), "a chain that nobody can end");
-                return false;
-            }
+            assert!(chain.len() < partition.slots.len(), "a chain that nobody can end");
             let word = Slot(slot.load(order("slot_load", Acquire)));
             if !word.is_installed() {
                 if chain.is_empty() {
@@ -246,10 +243,6 @@ impl Drain {
                     return false;
                 }
                 let ended = Slot::ended(position).0;
-                if mutated("end_by_store") {
-                    slot.store(ended, Release);
-                    return true;
-                }
                 // Relaxed: the word itself says everything; `free_slot` orders it before the chain's removal.
                 if slot.compare_exchange(word.0, ended, Relaxed, Relaxed).is_ok() {
                     return true;
@@ -258,7 +251,7 @@ impl Drain {
             }
             let header = self.accumulator.pool.header(word.segment());
             // A writer ended the chain here, and the next batch has begun.
-            if !chain.is_empty() && header.base().index == 0 && !mutated("walk_past_start") {
+            if !chain.is_empty() && header.base().index == 0 {
                 return true;
             }
             if leave == Leave::Now && !seal_last(header, chain.is_empty()) {
@@ -322,14 +315,14 @@ impl Drain {
         // What this batch needed, the next one is likely to need; up to half of it in a second segment.
         partition.hint.store(class_for(chain.bytes as usize / 2) as u32, Relaxed);
         // Who was refused because the ring was full may try again.
-        self.made_room |= partition.changed() && !mutated("no_slot_wake");
+        self.made_room |= partition.changed();
         chain
     }
 
     /// [`Accumulator::release`], for the sender.
     pub fn release(&mut self, segment: u32) {
         self.accumulator.release(segment);
-        self.made_room |= !mutated("no_release_wake");
+        self.made_room = true;
     }
 
     /// Wakes callers who wait for room, if something was drained or released since the last time.
@@ -350,7 +343,7 @@ impl Drain {
     pub fn tail_position(&self, id: u32) -> u64 {
         // An accepted record's position was seen installed by its writer, so `tail` has reached it.
         let tail = self.heads[id as usize].partition.tail.load(order("tail_load", Acquire));
-        if mutated("flush_short") { tail } else { tail + 1 }
+        tail + 1
     }
 
     /// The next position to be drained.
@@ -395,16 +388,11 @@ impl Drain {
                 Look::Full => return false,
                 Look::Open { segment, .. } => {
                     seal_last(segment, false);
-                    if mutated("close_without_slot") {
-                        return true;
-                    }
                 }
                 // An empty slot has no claim word to mark: the slot itself must say closed.
                 Look::Next { position, from, .. } => {
                     let closed = Slot::closed(position).0;
-                    if mutated("close_without_slot")
-                        || partition.slot(position).compare_exchange(from.0, closed, Relaxed, Relaxed).is_ok()
-                    {
+                    if partition.slot(position).compare_exchange(from.0, closed, Relaxed, Relaxed).is_ok() {
                         // Who waits for room here waits in vain.
                         accumulator.made_room();
                         return true;

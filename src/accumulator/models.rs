@@ -2,8 +2,8 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom models` (LOOM_MAX_PREEMPTIONS overrides the bounds written here).
 //!
 //! Units, records and heads are tiny here (`UNIT`, `DELTA_STEP`), and hints are std's atomics, which loom does not
-//! search: it tries other orders only of what it sees, so a model of a hint needs a seen access beside it. What each model catches: `ci/mutations.sh` builds one known mistake at a time and says which models fail; its
-//! head lists the result.
+//! search: it tries other orders only of what it sees, so a model of a hint needs
+//! a seen access beside it. What each model catches: `ci/planted.txt`.
 
 mod given_up;
 mod memory;

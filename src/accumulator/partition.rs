@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::{census::Drained, completions::Place, ready::ReadyLink, word::Slot};
-use crate::sync::{
-    AcqRel, AtomicU32, AtomicU64, Relaxed, Release, SeqCst, fence, fence_after_rmw, mutated, order, plain,
-};
+use crate::sync::{AcqRel, AtomicU32, AtomicU64, Relaxed, Release, SeqCst, fence, fence_after_rmw, order, plain};
 
 /// One partition's ring. Shared by every writer and the sender; made by `Drain::add_partition`.
 #[derive(Debug)]
@@ -77,28 +75,20 @@ impl Partition {
     /// claim.
     #[inline]
     pub(super) fn leave_at_after_claim(&self) -> u32 {
-        if !mutated("leave_at_early") {
-            fence_after_rmw();
-        }
+        fence_after_rmw();
         self.leave_at_hint()
     }
 
     /// The sender wants to be told at `bytes`; then it looks at what is claimed.
     pub fn set_leave_at(&self, bytes: u32) {
         self.leave_at.store(bytes, Relaxed);
-        if !mutated("leave_at_late") {
-            fence(SeqCst);
-        }
+        fence(SeqCst);
     }
 
     /// An append finds no room here. It looks once more after this, and only then says so: a change of the ring that it
     /// does not see there finds the note. One word, a read-modify-write on both sides.
     pub(super) fn note_refused(&self) {
-        if mutated("refused_by_store") {
-            self.refused.store(1, Relaxed);
-        } else {
-            self.refused.swap(1, order("refused_set", AcqRel));
-        }
+        self.refused.swap(1, order("refused_set", AcqRel));
     }
 
     /// Something was installed, or taken out. True: somebody was refused before, and must look again.

@@ -21,7 +21,7 @@ use super::{
     word::{Base, ENTRY, Extent, Slot},
 };
 use crate::{
-    sync::{Relaxed, Release, mutated, order},
+    sync::{Relaxed, Release, order},
     wire::{
         record::{Fields, Shape, put_bytes, put_headers},
         varint::put_signed,
@@ -259,9 +259,7 @@ impl Accumulator {
         let generation = self.pool.header(index).prepare_alone(&fresh, &alone);
         let word = Slot::installed(index, generation, partition.lap(position));
         let slot = partition.slot(position);
-        if mutated("link_by_store") {
-            slot.store(word.0, Release);
-        } else if slot.compare_exchange(from.0, word.0, order("link", Release), Relaxed).is_err() {
+        if slot.compare_exchange(from.0, word.0, order("link", Release), Relaxed).is_err() {
             return None;
         }
         partition.advance(position);
@@ -270,9 +268,7 @@ impl Accumulator {
 
     fn put(&self, prepared: &Prepared) {
         self.pool.put(prepared.run);
-        if !mutated("no_drop_wake") {
-            self.made_room();
-        }
+        self.made_room();
     }
 }
 
@@ -342,9 +338,7 @@ impl PrivateClaim {
                     let (partition, segment) = (self.partition.id, prepared.run.index);
                     self.accumulator.note_deadline(Deadline { partition, segment, generation, index: 0, timeout });
                 }
-                if !mutated("commit_keeps_run") {
-                    self.prepared = None;
-                }
+                self.prepared = None;
                 Ok(appended)
             }
             Err(why) => Err((self, why)),
@@ -354,7 +348,7 @@ impl PrivateClaim {
 
 impl Drop for PrivateClaim {
     fn drop(&mut self) {
-        if let Some(prepared) = self.prepared.as_ref().filter(|_| !mutated("drop_keeps_run")) {
+        if let Some(prepared) = &self.prepared {
             self.accumulator.put(prepared);
         }
     }

@@ -1,6 +1,6 @@
 //! Which partitions the sender must look at: an intrusive list, so that nothing is allocated.
 
-use crate::sync::{AcqRel, Acquire, AtomicBool, AtomicU32, Relaxed, Release, mutated, order};
+use crate::sync::{AcqRel, Acquire, AtomicBool, AtomicU32, Relaxed, Release, order};
 
 /// A partition's place in the list. `next` belongs to whoever turned `queued` on, then to the sender.
 #[derive(Debug)]
@@ -51,22 +51,10 @@ impl ReadySet {
         while at != 0 {
             let id = at - 1;
             let link = link(id);
-            let clear = || {
-                if mutated("clear_by_store") {
-                    link.queued.store(false, Release);
-                } else {
-                    // An RMW: it reads from, hence synchronises with, a writer that found the flag already on.
-                    link.queued.swap(false, order("queued_clear", AcqRel));
-                }
-            };
             // `next` first: once the flag is out, the link belongs to the next pusher.
-            if mutated("next_after_clear") {
-                clear();
-                at = link.next.load(Relaxed);
-            } else {
-                at = link.next.load(Relaxed);
-                clear();
-            }
+            at = link.next.load(Relaxed);
+            // An RMW: it reads from, hence synchronises with, a writer that found the flag already on.
+            link.queued.swap(false, order("queued_clear", AcqRel));
             visit(id);
         }
     }

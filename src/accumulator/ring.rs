@@ -17,7 +17,7 @@ use super::{
     word::{Base, Claim, ENTRY, Extent, Slot},
 };
 use crate::{
-    sync::{Acquire, Relaxed, Release, mutated, order},
+    sync::{Acquire, Relaxed, Release, order},
     wire::record::{Fields, Shape},
 };
 
@@ -77,7 +77,7 @@ impl Place {
     /// The first record of a batch tells the sender to arm linger; the one that crosses `leave_at`, that it may go.
     #[inline(always)]
     fn sender_must_know(&self, len: u64, leave_at: u32) -> bool {
-        let first = self.base.delta + self.claim.count() == 0 && !mutated("no_opened_notice");
+        let first = self.base.delta + self.claim.count() == 0;
         let (before, leave_at) = (self.base.bytes + self.claim.bytes(), u64::from(leave_at));
         first || (before < leave_at && before + len >= leave_at)
     }
@@ -256,7 +256,7 @@ impl Accumulator {
                 let segment = self.pool.header(index);
                 let claim = segment.claim();
                 // Recycled since we read the slot: the word we just read belongs to another partition.
-                if claim.generation() != here.generation() && !mutated("no_generation_check") {
+                if claim.generation() != here.generation() {
                     continue;
                 }
                 if !claim.sealed() {
@@ -282,9 +282,9 @@ impl Accumulator {
             return Some(Look::Next { position, from: there, base: None });
         } else if there == Slot::closed(position) {
             return Some(Look::Closed);
-        } else if there.is_installed() && there.lap() != partition.lap(position) & 1 && !mutated("no_lap") {
+        } else if there.is_installed() && there.lap() != partition.lap(position) & 1 {
             // A lap behind; but only if `position` is still the next one, else we looked too late.
-            if partition.tail.load(Acquire) == position - 1 || mutated("full_unchecked") {
+            if partition.tail.load(Acquire) == position - 1 {
                 return Some(Look::Full);
             }
         } else {
@@ -305,7 +305,7 @@ impl Accumulator {
     /// bytes are wanted.
     pub(super) fn continues(&self, partition: &Partition, base: Base, bytes: u64, need: usize) -> bool {
         // A chain must leave one slot that the sender can end it at, so its last-but-one segment cannot continue further.
-        let slots = base.index + 1 < self.slots as u64 || mutated("chain_fills_ring");
+        let slots = base.index + 1 < self.slots as u64;
         let bytes = base.bytes + bytes;
         slots
             && partition.room(bytes) >= need as u64
@@ -318,10 +318,7 @@ impl Accumulator {
         if !segment.try_seal(claim, self.continues(partition, segment.base(), claim.bytes(), need)) {
             return;
         }
-        if mutated("notify_early") {
-            self.notify(partition);
-            let _ = segment.settle(claim.bytes());
-        } else if segment.settle(claim.bytes()) {
+        if segment.settle(claim.bytes()) {
             self.notify(partition);
         }
     }
@@ -330,9 +327,7 @@ impl Accumulator {
     pub(super) fn end(&self, partition: &Partition, position: u64, from: Slot) {
         let ended = Slot::ended(position).0;
         // Relaxed: the word itself says everything; `notify` publishes it.
-        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok()
-            && !mutated("no_ended_notice")
-        {
+        if partition.slot(position).compare_exchange(from.0, ended, Relaxed, Relaxed).is_ok() {
             self.notify(partition);
         }
     }
@@ -366,15 +361,10 @@ impl Accumulator {
         let capacity = partition.room(base.bytes).max(record.need as u64).min(u64::from(run.units) * UNIT as u64);
         let extent = Extent::new(self.cut(capacity as u32), tagged, run.units);
         let completion = self.completions.take().into_raw();
-        let mut account = run.account;
-        if mutated("share_read_twice") {
-            account.share = partition.share.load(Relaxed);
-        }
+        let account = run.account;
         let generation = self.pool.header(run.index).open(&Fresh { base, extent, account, completion });
         let word = Slot::installed(run.index, generation, partition.lap(position));
-        let from = if mutated("help_unchecked") { slot.load(Acquire) } else { from.0 };
-        let stolen = mutated("help_unchecked") && Slot(from).is_installed();
-        if stolen || slot.compare_exchange(from, word.0, order("install", Release), Relaxed).is_err() {
+        if slot.compare_exchange(from.0, word.0, order("install", Release), Relaxed).is_err() {
             // SAFETY: clause (c).
             unsafe { CompletionRef::from_raw(completion) }.put_unused();
             self.pool.put(Run { account, ..run });
@@ -384,7 +374,7 @@ impl Accumulator {
         partition.advance(position);
         // Who was refused because we held the last run must look again. Nobody else: one who waits for memory would wake
         // up in vain with each segment of the others.
-        if (partition.changed() && !mutated("no_install_wake")) || wake {
+        if partition.changed() || wake {
             self.made_room();
         }
         Ok(())

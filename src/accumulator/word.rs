@@ -11,8 +11,6 @@
 //! A slot word without a segment carries its whole position, so a CAS from it can never succeed a lap later. An
 //! installed word needs one lap bit only: nobody compares-and-swaps it, and it tells "mine" from "a full ring".
 
-use crate::sync::mutated;
-
 const BYTES: u32 = 21;
 const COUNT: u32 = 15;
 /// Bits of a segment's generation.
@@ -148,7 +146,7 @@ impl Commit {
     /// Sealed with everything committed and no deliveries.
     #[inline]
     pub fn complete() -> u64 {
-        if mutated("plain_zero") { 0 } else { 1 << 63 }
+        1 << 63
     }
 
     /// What a commit adds.
@@ -165,7 +163,7 @@ impl Commit {
     /// Sealed, and every claim is committed.
     #[inline]
     pub fn is_complete(self) -> bool {
-        let settled = self.0 >> 63 != 0 || mutated("plain_zero");
+        let settled = self.0 >> 63 != 0;
         settled && self.0 as u32 == 0
     }
 

@@ -1,8 +1,8 @@
 //! loom: `RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom completion::models`.
 //!
-//! Mutations, each tried (`RINGMAIL_MUTATION=name`), and the models that catch them:
+//! Planted mistakes (`ci/planted.txt`) and the models that catch them:
 //!
-//! | mutation | what it does | caught by |
+//! | mistake | what it does | caught by |
 //! |---|---|---|
 //! | `completion_done` | the sender's DONE releases nothing | wait_against_complete, two_waits_…, drop_against_… |
 //! | `completion_look` | a delivery's look acquires nothing | wait_against_complete, two_waits_…, drop_against_… |
@@ -16,8 +16,6 @@
 //! | `completion_push` | putting a slot back releases nothing | take_against_put, take_against_take_and_put, drop_against_… |
 //! | `completion_no_count` | the stack's head does not count its changes | take_against_put, take_against_take_and_put |
 //! | `completion_grow_blind` | whoever grows does not look again under the lock | take_against_take_that_grows |
-//!
-//! `ci/mutations.sh` tries each against one of them.
 //!
 //! Not searched: a put against growing, wrap of the change count, `wait_timeout`. The flag's own order
 //! (`fetch_or(WAITERS)`) is by argument: loom's mutex orders what it would leave open.

@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::primitives::{Acquire, AtomicU64, Mutex, Relaxed, held, mutated, order};
+use super::primitives::{Acquire, AtomicU64, Mutex, Relaxed, held, order};
 use super::slot::Slot;
 use crate::sync::Release;
 
@@ -78,9 +78,7 @@ impl CompletionPool {
     fn grow(&self) -> &Slot {
         let mut grown = held(self.grown.lock());
         // Whoever had the lock before may have grown it for us too.
-        if !mutated("completion_grow_blind")
-            && let Some(slot) = self.pop_free()
-        {
+        if let Some(slot) = self.pop_free() {
             return slot;
         }
         let k = *grown;
@@ -126,6 +124,6 @@ impl CompletionPool {
 
 /// The head after one more change, with `next` (a number plus 1, or 0) on top.
 fn changed(head: u64, next: u32) -> u64 {
-    let changes = (head >> 32).wrapping_add(if mutated("completion_no_count") { 0 } else { 1 });
+    let changes = (head >> 32).wrapping_add(1);
     changes << 32 | u64::from(next)
 }

@@ -7,7 +7,7 @@ pub use loom::{cell::UnsafeCell, thread};
 #[cfg(not(loom))]
 pub use std::thread;
 
-pub use crate::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, mutated, order};
+pub use crate::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, order};
 
 /// std's, with loom's way of looking into it.
 #[cfg(not(loom))]

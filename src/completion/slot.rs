@@ -25,7 +25,7 @@ use std::task::Waker;
 use super::delivery::Delivery;
 use super::metadata::{Outcome, RecordMetadata};
 use super::pool::CompletionPool;
-use super::primitives::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, UnsafeCell, held, mutated, order};
+use super::primitives::{AcqRel, Acquire, AtomicU32, AtomicU64, Mutex, Relaxed, UnsafeCell, held, order};
 use crate::error::{DeliveryError, DeliveryErrorKind};
 use crate::record::Place;
 use crate::sync::Wakers;
@@ -154,10 +154,7 @@ impl Slot {
 unsafe fn release(slot: NonNull<Slot>, references: u64) {
     // SAFETY: (a), in use by the caller's own references.
     let count = unsafe { &slot.as_ref().references };
-    let mut left = count.fetch_sub(references, order("completion_release", AcqRel)) - references;
-    if mutated("completion_zero_by_load") {
-        left = count.load(Acquire);
-    }
+    let left = count.fetch_sub(references, order("completion_release", AcqRel)) - references;
     if left == 0 {
         // SAFETY: (b), zero: nobody else knows it any more, and the pool lives as long as `held`.
         let held = unsafe { slot.as_ref().recycle() };
@@ -258,9 +255,8 @@ impl CompletionRef {
                 // SAFETY: (d), before DONE.
                 slot.whole.with_mut(|whole| unsafe { (*whole).result = result });
             }
-            let seen = mutated("completion_done_by_load").then(|| slot.state.load(Acquire));
             let before = slot.state.fetch_or(DONE, order("completion_done", AcqRel));
-            if seen.unwrap_or(before) & WAITERS != 0 {
+            if before & WAITERS != 0 {
                 slot.wake(None);
             }
         }
@@ -328,22 +324,19 @@ impl Hold {
         let slot = self.slot();
         // Wakers are the caller's code: cloned before the lock is taken, dropped after it is free.
         let waker = waker.clone();
-        let flag = || slot.state.fetch_or(WAITERS, AcqRel);
-        let early = mutated("completion_flag_first").then(flag);
         let replaced;
         {
             let mut shared = held(slot.shared.lock());
             let shared = shared.get_or_insert_default();
-            if shared.part(index).is_some() && !mutated("completion_register_blind") {
+            if shared.part(index).is_some() {
                 return false;
             }
             replaced = shared.waiters.put(u64::from(index), waker);
         }
         drop(replaced);
         // One word, changed by both sides: either DONE is seen here, or the sender sees WAITERS and looks for wakers.
-        let seen = mutated("completion_flag_by_load").then(|| slot.state.load(Acquire));
-        let before = early.unwrap_or_else(flag);
-        let pending = seen.unwrap_or(before) & DONE == 0;
+        let before = slot.state.fetch_or(WAITERS, AcqRel);
+        let pending = before & DONE == 0;
         if !pending {
             self.deregister(index);
         }

@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::{AcqRel, Acquire, AtomicU32, Relaxed, mutated, order};
+use super::{AcqRel, Acquire, AtomicU32, Relaxed, order};
 
 const AWAKE: u32 = 0;
 const RUNG: u32 = 1;
@@ -40,9 +40,6 @@ impl Doorbell {
 
     /// Tells the sender to look: it will not sleep before it has. A system call only when it sleeps now.
     pub fn ring(&self) {
-        if mutated("doorbell_load") && self.word.load(Acquire) != PARKED {
-            return;
-        }
         if self.word.swap(RUNG, order("ring", AcqRel)) == PARKED
             && let Some(unpark) = self.unpark.get()
         {

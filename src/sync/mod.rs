@@ -43,23 +43,13 @@ pub fn fence_after_rmw() {
     }
 }
 
-/// True under loom with `RINGMAIL_MUTATION=name`: a known mistake, made on purpose (`ci/mutations.sh`).
-#[cfg(loom)]
-pub fn mutated(name: &str) -> bool {
-    static WANTED: std::sync::LazyLock<Option<String>> =
-        std::sync::LazyLock::new(|| std::env::var("RINGMAIL_MUTATION").ok());
-    WANTED.as_deref() == Some(name)
-}
-
-/// No mistakes on purpose outside loom.
-#[cfg(not(loom))]
-#[inline(always)]
-pub const fn mutated(_: &str) -> bool {
-    false
-}
-
-/// `right`, or Relaxed when the mutation `name` asks for it.
+/// `right`; under loom with `PLANTED=name`, Relaxed: a mistake made on purpose (`ci/planted.py`).
 #[inline(always)]
 pub fn order(name: &str, right: Ordering) -> Ordering {
-    if mutated(name) { Relaxed } else { right }
+    if cfg!(loom) && is_planted(name) { Relaxed } else { right }
+}
+
+fn is_planted(name: &str) -> bool {
+    static PLANTED: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var("PLANTED").ok());
+    PLANTED.as_deref() == Some(name)
 }

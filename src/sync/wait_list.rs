@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use super::{AcqRel, AtomicU32, Mutex, Relaxed, Wakers, mutated, order};
+use super::{AcqRel, AtomicU32, Mutex, Relaxed, Wakers, order};
 
 /// Wakers of whoever waits, woken all at once.
 pub struct WaitList {
@@ -56,11 +56,7 @@ impl WaitList {
             *slot = Some(key);
         }
         // Under the lock: a `wake_all` that saw the flag finds the waker.
-        if mutated("wait_store") {
-            self.waiting.store(1, super::Release);
-        } else {
-            self.waiting.fetch_or(1, order("wait_set", AcqRel));
-        }
+        self.waiting.fetch_or(1, order("wait_set", AcqRel));
     }
 
     /// Takes the caller out again: it does not wait any more. Does nothing when it was woken meanwhile.
@@ -78,9 +74,6 @@ impl WaitList {
 
     /// Wakes everyone registered before. One read-modify-write when nobody waits.
     pub fn wake_all(&self) {
-        if mutated("wait_load") && self.waiting.load(super::Acquire) == 0 {
-            return;
-        }
         if self.waiting.swap(0, order("wait_take", AcqRel)) == 0 {
             return;
         }

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::PoisonError;
 
 use super::{Account, Parts, Pool, Run, units};
-use crate::sync::{AtomicU32, Mutex, Relaxed, mutated, plain};
+use crate::sync::{AtomicU32, Mutex, Relaxed, plain};
 
 /// A tick is how often the sender lets callers that wait look at their clocks (50 ms).
 const LAPSE: u32 = 4;
@@ -169,9 +169,7 @@ impl Asks {
         self.change(|line| {
             let Some(at) = line.asks.iter().position(|ask| ask.ticket == ticket) else { return };
             let ask = line.asks.remove(at);
-            if !mutated("ask_keeps_window") {
-                pool.give_back(ask.window);
-            }
+            pool.give_back(ask.window);
         });
     }
 

@@ -32,7 +32,7 @@ use super::{
     segment::{Header, Table, UNIT, table},
     share::{SHARES, Shares, is_within},
 };
-use crate::sync::{AcqRel, AtomicU32, Relaxed, mutated, order, plain};
+use crate::sync::{AcqRel, AtomicU32, Relaxed, order, plain};
 
 /// Size classes; class `c` is a run of 4^c units.
 pub const CLASSES: usize = 6;
@@ -237,7 +237,7 @@ impl Pool {
         found = found.or_else(|| permitted().find_map(|class| foreign(class, wake)));
         // What is large enough for the least class was looked for last, so only that is to be looked for again: behind a
         // note, which what was hidden before and is not seen now finds.
-        if found.is_none() && self.shares.permits(share, units(least)) && !mutated("no_second_take") {
+        if found.is_none() && self.shares.permits(share, units(least)) {
             self.note_missed();
             found = own(least, wake).or_else(|| foreign(least, wake));
         }
@@ -272,7 +272,7 @@ impl Pool {
             })
         };
         let mut found = find(wake);
-        if found.is_none() && !mutated("no_second_take") {
+        if found.is_none() {
             self.note_missed();
             found = find(wake);
         }
@@ -350,7 +350,7 @@ impl Pool {
 
     /// After runs that were hidden for a moment are free again: whether a take failed that must be tried again.
     fn was_missed(&self) -> bool {
-        self.missed.swap(0, order("missed_take", AcqRel)) != 0 && !mutated("no_split_wake")
+        self.missed.swap(0, order("missed_take", AcqRel)) != 0
     }
 
     /// Neighbours of one class, all or none of them.
