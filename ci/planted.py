@@ -188,11 +188,11 @@ def loom(mistakes, every):
 
 
 def simulation(mistakes, _):
-    built = executable(cargo("test", "--release", "--test", "simulation", "--no-run", "--target-dir", str(TARGET)))
+    cargo("build", "--release", "-p", "ringmail-simulation", "--target-dir", str(TARGET))
 
     def search(name, seeds):
         environment = {"SEEDS": str(seeds), "FROM": "0"}
-        return run(name, int(os.environ.get("PLANTED_SECONDS", 300)), built, "--nocapture", "what_is_told", **environment)
+        return run(name, int(os.environ.get("PLANTED_SECONDS", 300)), TARGET / "release/ringmail-simulation", **environment)
 
     code, printed = search("", 300)
     if code:
@@ -210,17 +210,14 @@ def simulation(mistakes, _):
 
 
 def fuzz(mistakes, _):
-    if not shutil.which("cargo-fuzz"):
-        subprocess.run(["cargo", "install", "--debug", "--locked", "--quiet", "cargo-fuzz"], check=True)
-    built = TARGET / "fuzz"
-    cargo("fuzz", "build", "-s", "none", "--target-dir", str(built), RUSTC_BOOTSTRAP="1")
+    subprocess.run(["bash", str(TREE / "ci/fuzz.sh"), "build"], check=True, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)})
     host = re.search(r"^host: (.*)", subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout, re.M)[1]
 
     def search(name, target, inputs, seconds):
         new = TARGET / "new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        code, printed = run(name, None, built / host / "release" / target, new, TREE / "fuzz/seeds" / target, "-seed=1", "-max_len=400",
+        code, printed = run(name, None, TARGET / "fuzz/smoke" / host / "release" / target, new, TREE / "fuzz/seeds" / target, "-seed=1", "-max_len=400",
                             f"-runs={inputs}", f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=256", f"-artifact_prefix={TARGET}/")
         counted = re.findall(r"^#(\d+)", printed, re.M)
         return code, counted[-1] if counted else "no", printed

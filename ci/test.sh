@@ -60,9 +60,17 @@ summary() {
        END { if (passed) printf "%d tests passed, %d ignored ", passed, ignored; printf "%s", last }' "$1"
 }
 
-loom() { RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target/loom" models; }
+# Each model in a process of its own: loom maps a stack per thread and execution, and threads of one process wait for
+# each other there.
+loom() {
+  local built
+  built=$(RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir "$target/loom" --no-run 2>&1 | tee /dev/stderr |
+    sed -n 's/.*Executable.*(\(.*\))/\1/p')
+  [ -x "$built" ] || return
+  "$built" --list | sed -n 's/^\(.*models::.*\): test$/\1/p' | xargs -P "$(nproc)" -n 1 "$built" --exact
+}
 
-simulation() { SEEDS=${SEEDS:-3000} cargo test --release --test simulation -- --nocapture; }
+simulation() { SEEDS=${SEEDS:-3000} cargo run --release -p ringmail-simulation; }
 
 # Each measurement once, so that none rots. Without `--bench` on its command line criterion only tests.
 benches() { cargo test --bench '*'; }
@@ -104,7 +112,7 @@ main() {
   stage alone cargo clippy -p ringmail --lib -- -D warnings
   stage docs docs
   stage planted ci/planted.py
-  stage tests cargo test --workspace --no-fail-fast
+  stage tests ci/side_by_side.py
   stage examples examples
   stage benches benches
   stage drivers drivers

@@ -1,9 +1,9 @@
 //! Seeds of the simulation: a producer in bad weather, and what must hold all the same.
 //!
-//! `SEEDS=20000 FROM=0 cargo test --release --test simulation` runs so many; `THREADS=2` on so many cores. `REPEAT=1`
-//! runs each seed twice and compares, `KEEP_GOING=1` goes on after a failure,
-//! `SHOW=1` tells what happens. A failing seed prints the one line that runs it again.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! `SEEDS=20000 FROM=0 cargo run --release -p ringmail-simulation` runs so many; `THREADS=2` on so many cores.
+//! `REPEAT=1` runs each seed twice and compares, `KEEP_GOING=1` goes on after a failure, `SHOW=1` tells what happens.
+//! A failing seed prints the one line that runs it again. Without `FROM` a race on real threads is run as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::panic::catch_unwind;
 use std::sync::Mutex;
@@ -19,9 +19,16 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect(name))
 }
 
-#[test]
-fn what_is_told_is_true_in_any_weather() {
-    let (from, seeds) = (number("FROM", 0), number("SEEDS", if cfg!(debug_assertions) { 200 } else { 2000 }));
+fn main() {
+    what_is_told_is_true_in_any_weather(2000);
+    if std::env::var_os("FROM").is_none() {
+        simulation::no_batch_is_forgotten(100_000);
+        println!("verified: no batch is forgotten when the last answer comes");
+    }
+}
+
+fn what_is_told_is_true_in_any_weather(seeds: u64) {
+    let (from, seeds) = (number("FROM", 0), number("SEEDS", seeds));
     let (threads, repeat) = (number("THREADS", 1), number("REPEAT", 0) > 0);
     let keep_going = number("KEEP_GOING", 0) > 0;
     let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));
@@ -41,7 +48,7 @@ fn what_is_told_is_true_in_any_weather() {
                         break;
                     }
                     let Ok(report) = catch_unwind(|| tell(seed, show)) else {
-                        println!("SEEDS=1 FROM={seed} cargo test --release --test simulation");
+                        println!("SEEDS=1 FROM={seed} cargo run --release -p ringmail-simulation");
                         if keep_going {
                             failed.fetch_add(1, Ordering::Relaxed);
                             continue;
@@ -68,7 +75,15 @@ fn what_is_told_is_true_in_any_weather() {
     assert!(seeds < ENOUGH || missing.is_empty(), "never seen: {missing:?}");
 }
 
-#[test]
-fn no_batch_is_forgotten_when_the_last_answer_comes() {
-    simulation::no_batch_is_forgotten(if cfg!(debug_assertions) { 3_000 } else { 100_000 });
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_told_is_true_in_any_weather() {
+        super::what_is_told_is_true_in_any_weather(200);
+    }
+
+    #[test]
+    fn no_batch_is_forgotten_when_the_last_answer_comes() {
+        super::simulation::no_batch_is_forgotten(3_000);
+    }
 }
