@@ -13,6 +13,8 @@
       (acks=0: nobody answered) and possibly-written ones may be there or not
   foreign_reader.py BOOTSTRAP TOPIC like OTHER
       each key that both topics hold lies on the same partition in both (OTHER written by Java's own client)
+  foreign_reader.py BOOTSTRAP TOPIC create [--partitions N] [--replication-factor R] [--config KEY=VALUE]…
+      makes the topic and waits for its leaders: Kafka's own tool takes two seconds to start
 
 Exits with 0 when it is so, 1 and a few examples when not. Needs confluent-kafka: ci/kafka.sh venv.
 """
@@ -21,8 +23,10 @@ import collections
 import hashlib
 import json
 import sys
+import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 wrong = []
 
@@ -221,6 +225,20 @@ def like(topic, args):
     return f"{len(both)} keys on the same partitions in {topic.name} and {args.other}"
 
 
+def create(args):
+    admin = AdminClient({"bootstrap.servers": args.bootstrap})
+    config = dict(setting.split("=", 1) for setting in args.config)
+    new = NewTopic(args.topic, args.partitions, args.replication_factor, config=config)
+    admin.create_topics([new], operation_timeout=30)[args.topic].result()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        made = admin.list_topics(args.topic, timeout=30).topics[args.topic].partitions.values()
+        if len(made) == args.partitions and all(p.leader >= 0 for p in made):
+            return
+        time.sleep(0.02)
+    sys.exit(f"{args.topic}: no leaders after 30 s")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bootstrap")
@@ -239,7 +257,14 @@ def main():
     p = commands.add_parser("like")
     p.add_argument("other")
     p.set_defaults(run=like)
+    p = commands.add_parser("create")
+    p.add_argument("--partitions", type=int, default=1)
+    p.add_argument("--replication-factor", type=int, default=1)
+    p.add_argument("--config", action="append", default=[])
+    p.set_defaults(run=None)
     args = parser.parse_args()
+    if args.run is None:
+        return create(args)
     summary = args.run(Topic(args.bootstrap, args.topic), args)
     if summary:
         print(f"foreign reader: {args.topic}: {summary}")

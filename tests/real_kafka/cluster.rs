@@ -13,6 +13,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub struct Cluster {
     dir: PathBuf,
     pub bootstrap: String,
+    /// Started here.
+    own: bool,
 }
 
 impl Cluster {
@@ -21,18 +23,25 @@ impl Cluster {
         let base = std::env::var_os("RINGMAIL_WORK").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = base.join(format!("{name}-{}", std::process::id()));
         // Made before the start, so that a start that fails is cleaned up as well.
-        let mut cluster = Self { dir, bootstrap: String::new() };
+        let mut cluster = Self { dir, bootstrap: String::new(), own: true };
         let dir = cluster.dir.to_str().unwrap();
         run("ci/kafka.sh", &[&["start", kind, dir], properties].concat());
         cluster.bootstrap = fs::read_to_string(cluster.dir.join("bootstrap")).unwrap().trim().to_string();
         cluster
     }
 
-    /// Makes a topic; `options` as for Kafka's own tool.
+    /// The broker that `RINGMAIL_BOOTSTRAP` names, for a test that leaves it as it is; else one of its own.
+    pub fn shared(name: &str) -> Self {
+        match std::env::var("RINGMAIL_BOOTSTRAP") {
+            Ok(bootstrap) => Self { dir: PathBuf::new(), bootstrap, own: false },
+            Err(_) => Self::start(name, "one", &[]),
+        }
+    }
+
+    /// Makes a topic; `options` as `ci/foreign_reader.py create` has them.
     pub fn topic(&self, name: &str, partitions: u32, options: &[&str]) {
         let partitions = partitions.to_string();
-        let tool = ["tool", "TopicCommand", "--bootstrap-server", &self.bootstrap, "--create", "--topic", name];
-        run("ci/kafka.sh", &[&tool[..], &["--partitions", &partitions], options].concat());
+        foreign_reader(&[&[&self.bootstrap, name, "create", "--partitions", &partitions], options].concat());
     }
 
     pub fn kill9(&self, node: u32) {
@@ -65,6 +74,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if !self.own {
+            return;
+        }
         if self.dir.join("bootstrap").exists() {
             let dir = self.dir.to_str().unwrap_or_default();
             let _ = Command::new(Path::new(ROOT).join("ci/kafka.sh")).args(["stop", dir]).status();

@@ -1,6 +1,6 @@
 //! The library against a real Kafka: what it says of each record, compared with what a foreign reader finds.
 //!
-//! Ignored by default, for they need Java: `ci/real_kafka.sh library` runs them, one at a time.
+//! Ignored by default, for they need Java: `ci/real_kafka.sh library` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cluster;
@@ -175,10 +175,10 @@ fn acks_0_on_a_dead_connection_is_never_a_success_with_an_offset() {
 #[test]
 #[ignore = "needs a real Kafka: ci/real_kafka.sh library"]
 fn records_arrive_as_they_were_given() {
-    let cluster = Cluster::start("fields", "one", &[]);
-    cluster.topic("t", 3, &[]);
+    let cluster = Cluster::shared("fields");
+    cluster.topic("fields", 3, &[]);
     let producer = producer(&cluster, &[]);
-    let topic = producer.topic("t").unwrap();
+    let topic = producer.topic("fields").unwrap();
     let headers = [
         Header { key: "b", value: Some(b"1") },
         Header { key: "a", value: None },
@@ -187,7 +187,7 @@ fn records_arrive_as_they_were_given() {
     let full =
         Record::value("v").with_key("k").with_headers(&headers).with_partition(2).with_timestamp(1_700_000_000_000);
     let metadata = topic.send(full).unwrap().wait().unwrap();
-    assert_eq!((metadata.topic(), metadata.partition(), metadata.offset()), ("t", 2, Some(0)));
+    assert_eq!((metadata.topic(), metadata.partition(), metadata.offset()), ("fields", 2, Some(0)));
     assert_eq!(metadata.timestamp(), 1_700_000_000_000);
     let null = topic.send(Record::new().with_partition(2)).unwrap().wait().unwrap();
     assert_eq!(null.offset(), Some(1));
@@ -195,7 +195,7 @@ fn records_arrive_as_they_were_given() {
     claim.copy_from_slice(b"in it");
     let claimed = claim.commit().unwrap().wait().unwrap();
 
-    let dump = cluster.dump("t");
+    let dump = cluster.dump("fields");
     let first = r#"{"partition": 2, "offset": 0, "timestamp": 1700000000000, "key": "k", "value": "v", "headers": [["b", "1"], ["a", null], ["b", ""]]}"#;
     assert!(dump.contains(first), "{dump}");
     assert!(dump.contains(r#""key": null, "value": null, "headers": []"#), "{dump}");
@@ -206,22 +206,22 @@ fn records_arrive_as_they_were_given() {
 #[test]
 #[ignore = "needs a real Kafka: ci/real_kafka.sh library"]
 fn the_brokers_time_is_reported_where_the_topic_says_so() {
-    let cluster = Cluster::start("append-time", "one", &[]);
-    cluster.topic("t", 1, &["--config", "message.timestamp.type=LogAppendTime"]);
+    let cluster = Cluster::shared("append-time");
+    cluster.topic("append-time", 1, &["--config", "message.timestamp.type=LogAppendTime"]);
     let producer = producer(&cluster, &[]);
     let old = Record::value("v").with_timestamp(1000);
-    let metadata = producer.topic("t").unwrap().send(old).unwrap().wait().unwrap();
+    let metadata = producer.topic("append-time").unwrap().send(old).unwrap().wait().unwrap();
     assert!(metadata.timestamp() > 1_700_000_000_000, "{}", metadata.timestamp());
-    assert!(cluster.dump("t").contains(&format!(r#""timestamp": {}"#, metadata.timestamp())));
+    assert!(cluster.dump("append-time").contains(&format!(r#""timestamp": {}"#, metadata.timestamp())));
 }
 
 #[test]
 #[ignore = "needs a real Kafka: ci/real_kafka.sh library"]
 fn close_waits_and_then_refuses() {
-    let cluster = Cluster::start("closed", "one", &[]);
-    cluster.topic("t", 6, &[]);
+    let cluster = Cluster::shared("closed");
+    cluster.topic("closed", 6, &[]);
     let producer = producer(&cluster, &[("linger.ms", "60000"), ("delivery.timeout.ms", "120000")]);
-    let topic = producer.topic("t").unwrap();
+    let topic = producer.topic("closed").unwrap();
     let deliveries: Vec<Delivery> = (0..1000).map(|i| topic.send(Record::value(&i.to_string())).unwrap()).collect();
     let began = Instant::now();
     assert!(producer.close(Duration::from_secs(20)).unwrap().is_clean());
@@ -231,5 +231,5 @@ fn close_waits_and_then_refuses() {
     let refused = topic.send(Record::value("late")).map(drop).unwrap_err();
     assert_eq!(refused, SendError::Closed);
     assert!(refused.to_string().contains("closed"), "{refused}");
-    assert_eq!(cluster.dump("t").lines().count(), 1000);
+    assert_eq!(cluster.dump("closed").lines().count(), 1000);
 }
