@@ -9,7 +9,6 @@ pub mod epoll;
 pub mod fork;
 mod gather;
 pub mod idle;
-pub mod machine;
 pub mod probe;
 pub mod resolver;
 pub mod seldom;

@@ -1,7 +1,6 @@
 //! The sender's thread: one loop that puts a driver and a clock under a machine that has neither.
 //!
-//! A turn: carry out what the machine asks for, wait in the driver, hand over what happened, let it look at the ready
-//! set and at its timers. In steady state a turn allocates nothing and reads the clock once or twice.
+//! In steady state a [turn] allocates nothing and reads the clock once or twice.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,14 +11,14 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::idle::Idle;
-use super::machine::Machine;
 use super::probe;
 use super::resolver::Resolver;
 use super::{Driver, Event, Setup, Waker};
 use crate::accumulator::Accumulator;
 use crate::completion::callback_thread;
 use crate::config::{Cores, DriverChoice, IdleStrategy};
-use crate::sender::transmit::{Action, Now};
+use crate::sender::transmit::{Action, Now, Transmit};
+use crate::sender::turn::{Machine, World, is_due, turn};
 use crate::sync::Doorbell;
 
 /// How wrong the sender's coarse clock may be.
@@ -113,16 +112,23 @@ where
 fn run_to_end<M: Machine>(driver: Box<dyn Driver>, waker: Waker, mut machine: M, bell: &impl Bell, idle: IdleStrategy) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let mut turns = Turns {
+        let mut clock = Clock::new();
+        let mut thread = Thread {
             machine: &mut machine,
             driver,
             bell,
             resolver: Resolver::new(waker),
-            clock: Clock::new(),
+            now: clock.now(),
+            clock,
             idle: Idle::new(idle, cores),
             quiet: false,
         };
-        turns.run()
+        // The first turn does not wait.
+        bell.doorbell().ring();
+        while !thread.machine.is_closed() {
+            turn(&mut thread)?;
+        }
+        io::Result::Ok(())
         // The driver is dropped here, also by a panic: from now on the kernel reads nothing of the arena.
     }));
     match ended {
@@ -145,57 +151,55 @@ fn run_to_end<M: Machine>(driver: Box<dyn Driver>, waker: Waker, mut machine: M,
 }
 
 /// One machine over one driver.
-struct Turns<'a, M, B> {
+struct Thread<'a, M, B> {
     machine: &'a mut M,
     driver: Box<dyn Driver>,
     bell: &'a B,
     resolver: Resolver,
     clock: Clock,
+    /// Of this turn.
+    now: Now,
     idle: Idle,
     /// The last park ended with nothing but its timeout.
     quiet: bool,
 }
 
-impl<M: Machine, B: Bell> Turns<'_, M, B> {
-    /// Turns until the machine is closed. An error when the driver is of no use any more.
-    fn run(&mut self) -> io::Result<()> {
-        let mut now = self.clock.now();
-        self.machine.handle_wakeup(now);
-        loop {
-            self.carry_out();
-            if self.machine.is_closed() {
-                return Ok(());
-            }
-            now = self.wait(now)?;
-            while let Some(answer) = self.resolver.answer() {
-                self.machine.handle_resolved(now, &answer.host, answer.port, answer.result);
-            }
-            if is_due(self.machine.poll_timeout(), now) {
-                self.machine.handle_timeout(now);
-            }
-            // In this order: what was published before a ring that `awake` takes back is seen by the look after it.
-            self.bell.doorbell().awake();
-            self.machine.handle_wakeup(now);
+impl<M: Machine, B: Bell> World for Thread<'_, M, B> {
+    type Machine = M;
+    type Error = io::Error;
+
+    fn machine(&mut self) -> &mut M {
+        self.machine
+    }
+
+    fn wait(&mut self) -> io::Result<Now> {
+        self.now = self.wait_since(self.now)?;
+        while let Some(answer) = self.resolver.answer() {
+            self.machine.handle_resolved(self.now, &answer.host, answer.port, answer.result);
+        }
+        Ok(self.now)
+    }
+
+    fn awake(&mut self) {
+        self.bell.doorbell().awake();
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect { connection, address } => self.driver.connect(connection, address),
+            Action::Close { connection } => self.driver.close(connection),
+            Action::Resolve { host, port } => self.resolver.ask(host, port),
         }
     }
 
-    /// Does what the machine asks for.
-    fn carry_out(&mut self) {
-        while let Some(action) = self.machine.poll_action() {
-            match action {
-                Action::Connect { connection, address } => self.driver.connect(connection, address),
-                Action::Close { connection } => self.driver.close(connection),
-                Action::Resolve { host, port } => self.resolver.ask(host, port),
-            }
-        }
-        while let Some(transmit) = self.machine.poll_transmit() {
-            self.driver.send(transmit);
-        }
+    fn send(&mut self, transmit: Transmit) {
+        self.driver.send(transmit);
     }
+}
 
-    /// Waits until something happens, the doorbell rings or the machine's time has come, and hands over what
-    /// happened. Returns the time after the wait.
-    fn wait(&mut self, before: Now) -> io::Result<Now> {
+impl<M: Machine, B: Bell> Thread<'_, M, B> {
+    /// Waits in the driver, which reports what happened. Returns the time after the wait.
+    fn wait_since(&mut self, before: Now) -> io::Result<Now> {
         let deadline = self.machine.poll_timeout();
         if is_due(deadline, before) || self.is_called() {
             self.quiet = false;
@@ -273,11 +277,6 @@ impl<M: Machine, B: Bell> Turns<'_, M, B> {
         })?;
         Ok((read.unwrap_or_else(|| clock.now()), read.is_some()))
     }
-}
-
-/// Whether a time has come; none never does.
-fn is_due(deadline: Option<Duration>, now: Now) -> bool {
-    deadline.is_some_and(|deadline| deadline <= now.monotonic)
 }
 
 /// Puts the calling thread on the core that the user chose. Failure costs speed only, so it is a warning.

@@ -3,6 +3,7 @@
 //! all memory comes back once the connections are gone. As long as only the network misbehaves, outcomes are true.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -16,6 +17,7 @@ use crate::completion::Delivery;
 use crate::config::{Acks, ProducerConfig};
 use crate::error::Written;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::sender::turn::{self, turn};
 use crate::sender::{Command, Sender, Shared, Ticket};
 use crate::testing::{BrokerModel, BrokerOptions, Fault, Incoming, Reply, TopicOptions};
 use crate::wire::api_versions::{ApiRange, ApiVersionsResponse};
@@ -78,6 +80,8 @@ struct World {
     now: Duration,
     links: BTreeMap<ConnectionId, Link>,
     names: Vec<(String, u16)>,
+    /// What the sender asked for in this turn.
+    asked: u32,
     /// Held by the caller of the last warm-up.
     warm_up: Arc<Ticket>,
     sent: Vec<Record>,
@@ -91,6 +95,56 @@ struct Record {
     partition: u32,
     value: Vec<u8>,
     delivery: Delivery,
+}
+
+impl turn::World for World {
+    type Machine = Sender;
+    type Error = Infallible;
+
+    fn machine(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    /// What happens is input, and reported at once.
+    fn wait(&mut self) -> Result<Now, Infallible> {
+        Ok(self.now())
+    }
+
+    fn awake(&mut self) {}
+
+    fn act(&mut self, action: Action) {
+        self.asked += 1;
+        assert!(self.asked < EVENTS_MAX, "it asks without end: {action:?}");
+        match action {
+            Action::Resolve { host, port } => self.names.push((host, port)),
+            Action::Connect { connection, address } => {
+                let node = i32::from(address.port()) - i32::from(FIRST_PORT);
+                let link = Link {
+                    node,
+                    connected: false,
+                    closing: false,
+                    sending: None,
+                    arrived: VecDeque::new(),
+                    answers: Vec::new(),
+                };
+                assert!(self.links.insert(connection, link).is_none(), "an id is used again");
+            }
+            Action::Close { connection } => {
+                // It may have ended in the same turn.
+                if let Some(link) = self.links.get_mut(&connection) {
+                    assert!(!std::mem::replace(&mut link.closing, true), "closed twice");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        self.asked += 1;
+        assert!(self.asked < EVENTS_MAX, "it sends without end");
+        let link = self.links.get_mut(&transmit.connection).expect("a connection that was opened");
+        assert!(link.connected && link.sending.is_none(), "one transmit at a time");
+        link.sending = Some(transmit);
+    }
 }
 
 impl World {
@@ -142,6 +196,7 @@ impl World {
             now: Duration::ZERO,
             links: BTreeMap::new(),
             names: Vec::new(),
+            asked: 0,
             warm_up: Arc::default(),
             sent: Vec::new(),
             honest: true,
@@ -193,42 +248,10 @@ impl World {
         }
     }
 
-    /// What the loop does between events.
+    /// A turn, besides what was reported to the sender before.
     fn look(&mut self) {
-        self.sender.handle_wakeup(self.now());
-        let mut events = 0;
-        while let Some(action) = self.sender.poll_action() {
-            events += 1;
-            assert!(events < EVENTS_MAX, "it asks without end: {action:?}");
-            match action {
-                Action::Resolve { host, port } => self.names.push((host, port)),
-                Action::Connect { connection, address } => {
-                    let node = i32::from(address.port()) - i32::from(FIRST_PORT);
-                    let link = Link {
-                        node,
-                        connected: false,
-                        closing: false,
-                        sending: None,
-                        arrived: VecDeque::new(),
-                        answers: Vec::new(),
-                    };
-                    assert!(self.links.insert(connection, link).is_none(), "an id is used again");
-                }
-                Action::Close { connection } => {
-                    // It may have ended in the same turn.
-                    if let Some(link) = self.links.get_mut(&connection) {
-                        assert!(!std::mem::replace(&mut link.closing, true), "closed twice");
-                    }
-                }
-            }
-        }
-        while let Some(transmit) = self.sender.poll_transmit() {
-            events += 1;
-            assert!(events < EVENTS_MAX, "it sends without end");
-            let link = self.links.get_mut(&transmit.connection).expect("a connection that was opened");
-            assert!(link.connected && link.sending.is_none(), "one transmit at a time");
-            link.sending = Some(transmit);
-        }
+        self.asked = 0;
+        let Ok(()) = turn(self);
     }
 
     /// Lets so much time go by.
@@ -245,7 +268,6 @@ impl World {
             }
             events += 1;
             assert!(events < EVENTS_MAX, "a busy loop at {:?}: {:?}", self.now, self.sender);
-            self.sender.handle_timeout(self.now());
             self.look();
         }
         self.check_timers();

@@ -2,6 +2,7 @@
 //! measurement has each part alone. `testing::internals` puts a broker in front of it.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::{Callbacks, Core, ProducerBuilder, Topic};
 use crate::driver::callbacks;
 use crate::error::ConfigError;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::sender::turn::{World, turn};
 use crate::sender::{Command, Outbox, Sender};
 
 /// What the wall clock says when the machine's time is zero, Unix ms.
@@ -22,6 +24,8 @@ pub struct ByHand {
     told: callbacks::Told,
     outbox: Arc<Outbox>,
     now: Duration,
+    /// Begun in a turn, to be reported in the next one.
+    begun: Vec<Action>,
     /// Of which the network has taken all bytes; the sender has yet to hear it.
     taken: VecDeque<Transmit>,
     /// To be taken.
@@ -39,8 +43,8 @@ impl ByHand {
         }
         // So that no callback starts a thread.
         *core.callbacks.lock().unwrap_or_else(PoisonError::into_inner) = Callbacks::Ended;
-        let (taken, packed) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { core, sender, told, outbox, now: Duration::ZERO, taken, packed })
+        let (begun, taken, packed) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        Ok(Self { core, sender, told, outbox, now: Duration::ZERO, begun, taken, packed })
     }
 
     /// A handle for the callers' side, which is the real one. It must not wait: nobody would wake it.
@@ -50,12 +54,9 @@ impl ByHand {
         Topic::new(self.core.clone(), topic)
     }
 
-    /// Time goes by, and timers with it.
+    /// Time goes by.
     pub fn advance(&mut self, by: Duration) {
         self.now += by;
-        if self.sender.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.sender.handle_timeout(self.now());
-        }
     }
 
     /// What was accepted so far need not linger.
@@ -65,26 +66,7 @@ impl ByHand {
 
     /// The sender's turn up to the system call: what is ready is sealed, drained, stamped and packed into requests.
     pub fn pack(&mut self) {
-        self.hear_of_sent();
-        let now = self.now();
-        self.sender.handle_wakeup(now);
-        while let Some(action) = self.sender.poll_action() {
-            match action {
-                Action::Resolve { host, port } => {
-                    let address = format!("{host}:{port}").parse::<SocketAddr>();
-                    let answer = address.map(|address| vec![address]).map_err(|error| error.to_string());
-                    self.sender.handle_resolved(now, &host, port, answer);
-                }
-                Action::Connect { connection, .. } => self.sender.handle_connected(now, connection),
-                Action::Close { connection } => {
-                    let reason = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-                    self.sender.handle_closed(now, connection, &reason, Vec::new());
-                }
-            }
-        }
-        while let Some(transmit) = self.sender.poll_transmit() {
-            self.packed.push_back(transmit);
-        }
+        let Ok(()) = turn(self);
     }
 
     /// The network takes the next request: its connection, and its bytes without the size.
@@ -143,6 +125,45 @@ impl ByHand {
 
     fn now(&self) -> Now {
         Now { monotonic: self.now, unix_ms: self.unix_ms() }
+    }
+}
+
+impl World for ByHand {
+    type Machine = Sender;
+    type Error = Infallible;
+
+    fn machine(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    fn wait(&mut self) -> Result<Now, Infallible> {
+        self.hear_of_sent();
+        let now = self.now();
+        for action in std::mem::take(&mut self.begun) {
+            match action {
+                Action::Resolve { host, port } => {
+                    let address = format!("{host}:{port}").parse::<SocketAddr>();
+                    let answer = address.map(|address| vec![address]).map_err(|error| error.to_string());
+                    self.sender.handle_resolved(now, &host, port, answer);
+                }
+                Action::Connect { connection, .. } => self.sender.handle_connected(now, connection),
+                Action::Close { connection } => {
+                    let reason = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+                    self.sender.handle_closed(now, connection, &reason, Vec::new());
+                }
+            }
+        }
+        Ok(now)
+    }
+
+    fn awake(&mut self) {}
+
+    fn act(&mut self, action: Action) {
+        self.begun.push(action);
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        self.packed.push_back(transmit);
     }
 }
 

@@ -43,6 +43,7 @@ mod tests;
 mod timers;
 mod topic;
 pub mod transmit;
+pub mod turn;
 #[cfg(feature = "testing")]
 mod untimed;
 mod warm_up;
@@ -87,13 +88,7 @@ pub use topic::TopicShared;
 
 /// Turns sealed batches into requests, and answers into results.
 ///
-/// Four kinds of methods, to be called in this order, turn by turn, with a time that never goes back:
-///
-/// 1. `handle_*`: the world tells the machine what happened: connections, bytes, names, and once per turn
-///    [`Sender::handle_wakeup`], which looks at commands and at what writers made ready;
-/// 2. [`Sender::handle_timeout`] when [`Sender::poll_timeout`] has come;
-/// 3. `poll_*` until each gives `None`: what the machine asks of the world;
-/// 4. getters at any time.
+/// [`turn`](turn::turn) says what is called when.
 pub struct Sender {
     config: Arc<ProducerConfig>,
     shared: Arc<Shared>,
@@ -231,8 +226,6 @@ impl Sender {
         }
     }
 
-    // ---- 1. the world tells the machine -----------------------------------------------------------------------
-
     /// Once per turn, after the events of that turn: commands, what writers made ready, what became possible.
     pub fn handle_wakeup(&mut self, now: Now) {
         self.at(now);
@@ -259,6 +252,28 @@ impl Sender {
         self.step_closing();
         self.settle_flushes();
         self.drain.wake_callers();
+    }
+
+    /// The name look-up that an [`Action::Resolve`] asked for has ended.
+    pub fn handle_resolved(&mut self, now: Now, host: &str, port: u16, answer: Result<Vec<SocketAddr>, String>) {
+        self.at(now);
+        if let Err(why) = &answer {
+            self.shared.set_trouble(Some(format!("{host}:{port}: {why}")));
+            self.note_unresolved(host, port, why);
+            if self.control.connection.is_none() {
+                self.control_failed();
+            }
+        }
+        let backoff = self.reconnect_backoff();
+        let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);
+        for endpoint in self.bootstrap.iter_mut().chain(nodes) {
+            if endpoint.host == host && endpoint.port == port {
+                endpoint.resolved(now.monotonic, answer.clone(), backoff, &mut self.random);
+            }
+        }
+        self.step_all_nodes();
+        self.step_control();
+        self.go_on_racing();
     }
 
     /// What is due by `now`.
@@ -306,8 +321,6 @@ impl Sender {
         self.shared.accumulator.clock.store(now.unix_ms, Ordering::Relaxed);
     }
 
-    // ---- 3. the machine asks the world ------------------------------------------------------------------------
-
     /// Something to do for the driver.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -325,8 +338,6 @@ impl Sender {
     pub fn poll_timeout(&self) -> Option<Duration> {
         if self.unconfirmed.is_empty() { self.timers.next() } else { Some(self.now.monotonic) }
     }
-
-    // ---- 4. getters -------------------------------------------------------------------------------------------
 
     /// Everything is done, every connection gone, and what there was to tell was told, or took too long: the thread may
     /// end.
@@ -352,28 +363,6 @@ impl Sender {
 
     fn reconnect_backoff(&self) -> Backoff {
         Backoff { base: self.config.reconnect_backoff, max: self.config.reconnect_backoff_max }
-    }
-
-    /// The name look-up that an [`Action::Resolve`] asked for has ended.
-    pub fn handle_resolved(&mut self, now: Now, host: &str, port: u16, answer: Result<Vec<SocketAddr>, String>) {
-        self.at(now);
-        if let Err(why) = &answer {
-            self.shared.set_trouble(Some(format!("{host}:{port}: {why}")));
-            self.note_unresolved(host, port, why);
-            if self.control.connection.is_none() {
-                self.control_failed();
-            }
-        }
-        let backoff = self.reconnect_backoff();
-        let nodes = self.nodes.values_mut().map(|node| &mut node.endpoint);
-        for endpoint in self.bootstrap.iter_mut().chain(nodes) {
-            if endpoint.host == host && endpoint.port == port {
-                endpoint.resolved(now.monotonic, answer.clone(), backoff, &mut self.random);
-            }
-        }
-        self.step_all_nodes();
-        self.step_control();
-        self.go_on_racing();
     }
 }
 

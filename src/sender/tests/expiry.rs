@@ -17,6 +17,7 @@ use crate::sender::{Command, Ticket};
 use crate::testing::{BrokerOptions, ErrorCode, Fault};
 
 const SECOND: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_nanos(1);
 const FOR_EVER: Duration = Duration::from_secs(100_000_000);
 
 fn expired(outcome: &Outcome) -> Written {
@@ -36,7 +37,7 @@ fn what_waits_ends_when_its_time_is_over_and_not_before() {
     let sent = world.now;
     let deliveries = send_all(&mut world, &topic, 3, 0..3, Duration::ZERO);
     world.run_until(sent);
-    world.run_until(sent + 700 * MS);
+    world.run_until(sent + 700 * MS - MOMENT);
     assert!(deliveries.iter().all(|delivery| delivery.try_result().is_none()), "not a moment before");
     world.run_until(sent + 701 * MS);
     for delivery in &deliveries {
@@ -90,7 +91,7 @@ fn the_longest_delivery_timeout_does_not_overflow() {
     world.run_until(sent + linger);
     assert!(deliveries[0].try_result().is_none());
     world.kill_for(0, FOR_EVER);
-    world.run_until(sent + longest);
+    world.run_until(sent + longest - MOMENT);
     assert!(deliveries[0].try_result().is_none());
     world.run_until(sent + longest + MS);
     assert_eq!(expired(&deliveries[0].try_result().unwrap()), Written::No);

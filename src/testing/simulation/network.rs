@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::coverage::Sight;
@@ -14,6 +15,8 @@ use crate::testing::{Incoming, Reply};
 /// What happens at a time.
 #[derive(Debug)]
 pub enum Event {
+    /// A name was looked up.
+    Resolved(String, u16, Result<Vec<SocketAddr>, String>),
     Connected(ConnectionId),
     /// The kernel has taken the transmit or a part of it; when all, the request is on its way.
     Taken(ConnectionId),
@@ -171,6 +174,7 @@ impl World {
 
     pub(super) fn happen(&mut self, event: Event) {
         match event {
+            Event::Resolved(host, port, answer) => self.sender.handle_resolved(self.now(), &host, port, answer),
             Event::Connected(id) => match self.link(id).map(|link| link.node) {
                 Some(node) if self.down.contains(&node) => self.close(id),
                 Some(_) => self.sender.handle_connected(self.now(), id),

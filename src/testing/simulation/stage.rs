@@ -2,6 +2,7 @@
 //! what the sender waits for, so every time that a test sees is the sender's own.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
 use crate::sender::transmit::{Action, ConnectionId, Now, Piece, Transmit};
+use crate::sender::turn::{World, turn};
 use crate::sender::{Sender, Shared, TopicShared};
 use crate::testing::{BrokerModel, BrokerOptions, Incoming, Reply};
 use crate::wire::header::ApiKey;
@@ -34,6 +36,15 @@ pub struct Asked {
     pub node: i32,
     pub api: ApiKey,
     pub bytes: usize,
+}
+
+/// What the sender hears of in its next turn.
+enum Event {
+    Resolved(String, u16, Result<Vec<SocketAddr>, String>),
+    Connected(ConnectionId),
+    Sent(Transmit),
+    Received(ConnectionId, Vec<u8>),
+    Closed(ConnectionId, io::ErrorKind),
 }
 
 type Spoil = Box<dyn FnMut(i32, &mut MetadataResponse)>;
@@ -65,7 +76,7 @@ pub struct Stage {
     /// Other threads append: what the sender has not looked at yet is no finding.
     pub shared_with_writers: bool,
     links: BTreeMap<ConnectionId, SocketAddr>,
-    closing: VecDeque<ConnectionId>,
+    events: VecDeque<Event>,
     /// Requests without an answer.
     muted: Vec<(ConnectionId, ApiKey)>,
     /// Answers to Produce on their way, and when they arrive.
@@ -108,7 +119,7 @@ impl Stage {
             asked: Vec::new(),
             shared_with_writers: false,
             links: BTreeMap::new(),
-            closing: VecDeque::new(),
+            events: VecDeque::new(),
             muted: Vec::new(),
             coming: VecDeque::new(),
         }
@@ -121,7 +132,6 @@ impl Stage {
     /// Lets everything happen that happens within `time`.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        self.answer();
         self.settle();
         loop {
             let arrives = self.coming.front().map(|(at, ..)| *at);
@@ -131,8 +141,6 @@ impl Stage {
             };
             self.check_timers();
             self.now = self.now.max(next);
-            self.answer();
-            self.sender.handle_timeout(self.now());
             self.settle();
         }
         self.check_timers();
@@ -146,83 +154,27 @@ impl Stage {
         assert!(untimed.is_empty() || self.shared_with_writers, "at {:?}: {untimed:#?}", self.now);
     }
 
-    /// Answers that arrive now: before the sender looks at anything.
-    fn answer(&mut self) {
-        while let Some((_, id, answer)) = self.coming.pop_front_if(|(at, ..)| *at <= self.now) {
-            self.sender.handle_received(self.now(), id, &answer);
-        }
-    }
-
     /// What happens without time going by.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            self.sender.handle_wakeup(self.now());
-            let mut busy = false;
-            while let Some(action) = self.sender.poll_action() {
-                busy = true;
-                self.act(action);
-            }
-            while let Some(transmit) = self.sender.poll_transmit() {
-                busy = true;
-                self.take(transmit);
-            }
-            while let Some(id) = self.closing.pop_front() {
-                busy = true;
-                self.lose(id, io::ErrorKind::ConnectionAborted);
-            }
-            if !busy {
+            let Ok(()) = turn(self);
+            if self.events.is_empty() {
                 return;
             }
         }
         panic!("a busy loop at {:?}: {:?}", self.now, self.asked.last());
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Resolve { host, port } => {
-                self.look_ups.push((self.now, host.clone()));
-                if self.unresolved.contains(&host) {
-                    return;
-                }
-                let literal = format!("{host}:{port}").parse().map(|address| vec![address]);
-                let answer = self.names.get(&host).cloned().ok_or("no such host".to_owned());
-                self.sender.handle_resolved(self.now(), &host, port, literal.or(answer));
-            }
-            Action::Connect { connection, address } => {
-                self.connects.push((self.now, address));
-                self.links.insert(connection, address);
-                match self.hosts.get(&address) {
-                    Some(Host::Node(_)) => self.sender.handle_connected(self.now(), connection),
-                    Some(Host::Silence) => {}
-                    None => self.lose(connection, io::ErrorKind::ConnectionRefused),
-                }
-            }
-            Action::Close { connection } => self.closing.push_back(connection),
-        }
-    }
-
-    fn take(&mut self, transmit: Transmit) {
-        let id = transmit.connection;
-        let Some(Host::Node(node)) = self.links.get(&id).and_then(|at| self.hosts.get(at)).copied() else { return };
-        let mut frame = Vec::new();
-        for piece in &transmit.pieces {
-            match *piece {
-                Piece::Head { start, len } => {
-                    frame.extend_from_slice(&transmit.head[start as usize..(start + len) as usize]);
-                }
-                Piece::Arena { offset, len } => frame.extend_from_slice(self.accumulator.bytes(offset, len as usize)),
-            }
-        }
-        let frame = frame.split_off(4);
-        self.sender.handle_sent(self.now(), transmit);
-        let (header, _) = server::request_header(&frame).unwrap();
+    /// A broker handles the request and answers.
+    fn answer(&mut self, id: ConnectionId, node: i32, frame: &[u8]) {
+        let (header, _) = server::request_header(frame).unwrap();
         self.asked.push(Asked { at: self.now, node, api: header.api, bytes: frame.len() });
         if self.mute.contains(&(node, header.api)) {
             self.muted.push((id, header.api));
             return;
         }
         let unix_ms = self.now().unix_ms;
-        let incoming = Incoming { node, connection: id.0, unix_ms, may_wait: false, frame: &frame };
+        let incoming = Incoming { node, connection: id.0, unix_ms, may_wait: false, frame };
         let mut answer = Vec::new();
         let reply = self.model.handle(&incoming, &mut answer);
         if let (ApiKey::METADATA, Some(spoil)) = (header.api, &mut self.spoil) {
@@ -238,7 +190,7 @@ impl Stage {
                 let free_at = self.coming.back().filter(|_| self.one_by_one).map_or(self.now, |(at, ..)| *at);
                 self.coming.push_back((free_at + self.produce_takes, id, answer));
             }
-            Reply::Answer { .. } => self.sender.handle_received(self.now(), id, &answer),
+            Reply::Answer { .. } => self.events.push_back(Event::Received(id, answer)),
             Reply::Close => self.lose(id, io::ErrorKind::UnexpectedEof),
             _ => {}
         }
@@ -246,7 +198,7 @@ impl Stage {
 
     fn lose(&mut self, id: ConnectionId, kind: io::ErrorKind) {
         if self.links.remove(&id).is_some() {
-            self.sender.handle_closed(self.now(), id, &kind.into(), Vec::new());
+            self.events.push_back(Event::Closed(id, kind));
         }
     }
 
@@ -268,7 +220,7 @@ impl Stage {
     /// Bytes in place of the answer that a muted request never got.
     pub fn answer_with(&mut self, api: ApiKey, bytes: &[u8]) {
         let (id, _) = *self.muted.iter().find(|(_, muted)| *muted == api).unwrap();
-        self.sender.handle_received(self.now(), id, bytes);
+        self.events.push_back(Event::Received(id, bytes.to_vec()));
         self.settle();
     }
 
@@ -310,5 +262,73 @@ impl Stage {
     /// How many requests of this API came since `since`.
     pub fn count(&self, api: ApiKey, since: Duration) -> usize {
         self.asked.iter().filter(|asked| asked.api == api && asked.at >= since).count()
+    }
+}
+
+impl World for Stage {
+    type Machine = Sender;
+    type Error = Infallible;
+
+    fn machine(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    fn wait(&mut self) -> Result<Now, Infallible> {
+        while let Some((_, id, answer)) = self.coming.pop_front_if(|(at, ..)| *at <= self.now) {
+            self.events.push_back(Event::Received(id, answer));
+        }
+        let now = self.now();
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Resolved(host, port, answer) => self.sender.handle_resolved(now, &host, port, answer),
+                Event::Connected(id) => self.sender.handle_connected(now, id),
+                Event::Sent(transmit) => self.sender.handle_sent(now, transmit),
+                Event::Received(id, bytes) => self.sender.handle_received(now, id, &bytes),
+                Event::Closed(id, kind) => self.sender.handle_closed(now, id, &kind.into(), Vec::new()),
+            }
+        }
+        Ok(now)
+    }
+
+    fn awake(&mut self) {}
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Resolve { host, port } => {
+                self.look_ups.push((self.now, host.clone()));
+                if self.unresolved.contains(&host) {
+                    return;
+                }
+                let literal = format!("{host}:{port}").parse().map(|address| vec![address]);
+                let answer = literal.or_else(|_| self.names.get(&host).cloned().ok_or("no such host".to_owned()));
+                self.events.push_back(Event::Resolved(host, port, answer));
+            }
+            Action::Connect { connection, address } => {
+                self.connects.push((self.now, address));
+                self.links.insert(connection, address);
+                match self.hosts.get(&address) {
+                    Some(Host::Node(_)) => self.events.push_back(Event::Connected(connection)),
+                    Some(Host::Silence) => {}
+                    None => self.lose(connection, io::ErrorKind::ConnectionRefused),
+                }
+            }
+            Action::Close { connection } => self.lose(connection, io::ErrorKind::ConnectionAborted),
+        }
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        let id = transmit.connection;
+        let Some(Host::Node(node)) = self.links.get(&id).and_then(|at| self.hosts.get(at)).copied() else { return };
+        let mut frame = Vec::new();
+        for piece in &transmit.pieces {
+            match *piece {
+                Piece::Head { start, len } => {
+                    frame.extend_from_slice(&transmit.head[start as usize..(start + len) as usize]);
+                }
+                Piece::Arena { offset, len } => frame.extend_from_slice(self.accumulator.bytes(offset, len as usize)),
+            }
+        }
+        self.events.push_back(Event::Sent(transmit));
+        self.answer(id, node, &frame.split_off(4));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::accumulator::{Accumulator, AccumulatorConfig, Attach};
 use crate::completion::Delivery;
 use crate::config::ProducerConfig;
 use crate::metadata::BELIEVED;
-use crate::sender::transmit::{Action, ConnectionId, Now};
-use crate::sender::{Random, Sender, Shared, TopicShared};
+use crate::sender::transmit::{Action, ConnectionId, Now, Transmit};
+use crate::sender::{Random, Sender, Shared, TopicShared, turn};
 use crate::testing::{BrokerModel, BrokerOptions};
 use crate::wire::metadata::MetadataResponse;
 use crate::wire::record::Fields;
@@ -79,6 +80,8 @@ pub struct World {
     /// By age.
     pub(super) links: Vec<Link>,
     events: BinaryHeap<Planned>,
+    /// What happens in this turn.
+    happens: Option<Event>,
     serial: u64,
     pub(super) down: Vec<i32>,
     /// Nodes that stand still, and until when.
@@ -148,6 +151,7 @@ impl World {
             random: Random::new(seed ^ 0x5eed),
             links: Vec::new(),
             events: BinaryHeap::new(),
+            happens: None,
             serial: 0,
             down: Vec::new(),
             frozen: Vec::new(),
@@ -298,55 +302,23 @@ impl World {
         }
         self.turns += 1;
         assert!(self.turns < 10_000, "a busy loop at {:?}: {:#?}", self.now, self.sender.inspect());
-        if event.is_some_and(|at| at <= self.now)
-            && let Some(Planned { event, .. }) = self.events.pop()
-        {
-            self.happen(event);
-        }
-        if self.sender.poll_timeout().is_some_and(|at| at <= self.now) {
-            self.sender.handle_timeout(self.now());
+        if event.is_some_and(|at| at <= self.now) {
+            self.happens = self.events.pop().map(|planned| planned.event);
         }
         self.accumulator.doorbell.ring();
         self.look();
         true
     }
 
-    /// What the loop does between events, unless it sleeps.
+    /// A turn of the loop, unless it sleeps.
     fn look(&mut self) {
-        if self.ledger.is_some() {
-            if !self.accumulator.doorbell.is_rung() {
-                return;
-            }
-            self.accumulator.doorbell.awake();
+        if self.ledger.is_some() && !self.accumulator.doorbell.is_rung() {
+            return;
         }
-        self.sender.handle_wakeup(self.now());
-        while let Some(action) = self.sender.poll_action() {
-            self.act(action);
-        }
-        while let Some(transmit) = self.sender.poll_transmit() {
-            self.hand(transmit);
-        }
+        let Ok(()) = turn::turn(self);
         self.check_stats();
         if self.ledger.is_some() {
             self.check();
-        }
-    }
-
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Resolve { host, port } => {
-                self.look_ups += 1;
-                let address: Result<SocketAddr, _> = format!("{host}:{port}").parse();
-                let answer = address.map(|address| vec![address]).map_err(|_| "no such host".to_owned());
-                self.sender.handle_resolved(self.now(), &host, port, answer);
-            }
-            Action::Connect { connection, address } => self.connect(connection, i32::from(address.port()) - 1000),
-            Action::Close { connection } => {
-                if let Some(link) = self.link(connection) {
-                    link.closing = true;
-                }
-                self.after(Duration::ZERO, Event::Closed(connection));
-            }
         }
     }
 
@@ -458,5 +430,47 @@ impl World {
     pub fn log(&self, topic: &str, partition: i32) -> Vec<String> {
         let records = self.model.records(topic, partition);
         records.into_iter().map(|record| String::from_utf8(record.value.unwrap_or_default()).unwrap()).collect()
+    }
+}
+
+impl turn::World for World {
+    type Machine = Sender;
+    type Error = Infallible;
+
+    fn machine(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    fn wait(&mut self) -> Result<Now, Infallible> {
+        if let Some(event) = self.happens.take() {
+            self.happen(event);
+        }
+        Ok(self.now())
+    }
+
+    fn awake(&mut self) {
+        self.accumulator.doorbell.awake();
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Resolve { host, port } => {
+                self.look_ups += 1;
+                let address: Result<SocketAddr, _> = format!("{host}:{port}").parse();
+                let answer = address.map(|address| vec![address]).map_err(|_| "no such host".to_owned());
+                self.after(Duration::ZERO, Event::Resolved(host, port, answer));
+            }
+            Action::Connect { connection, address } => self.connect(connection, i32::from(address.port()) - 1000),
+            Action::Close { connection } => {
+                if let Some(link) = self.link(connection) {
+                    link.closing = true;
+                }
+                self.after(Duration::ZERO, Event::Closed(connection));
+            }
+        }
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        self.hand(transmit);
     }
 }
