@@ -6,6 +6,7 @@ use super::Sender;
 use super::connection::Request;
 use super::cut_out::{self, Refused};
 use super::in_flight::Batch;
+use super::knowledge::Event;
 use super::transmit::ConnectionId;
 use crate::completion::Outcome;
 use crate::error::{BrokerError, DeliveryErrorKind};
@@ -178,7 +179,9 @@ impl Sender {
         if error != ErrorCode::NONE {
             batch.last_error = Some(BrokerError::new(error, answer.message.as_deref()).from(name.clone()));
             (batch.trouble, batch.died_alone) = (None, 0);
-            batch.possibly_written |= may_be_appended(error, answer.base_offset);
+            if may_be_appended(error, answer.base_offset) {
+                batch.known.learn(Event::LeftOpen);
+            }
         }
         if error.is_invalid_metadata() {
             self.want_metadata();
@@ -276,7 +279,8 @@ impl Sender {
         let lost: Vec<_> = self.unconfirmed.extract_if(.., |held| held.connection == id).collect();
         for Unconfirmed { mut batch, .. } in lost {
             self.book_out(&mut batch);
-            (batch.possibly_written, batch.trouble) = (true, Some(trouble.clone()));
+            batch.known.learn(Event::Lost);
+            batch.trouble = Some(trouble.clone());
             let partition = batch.partition;
             self.fail(batch, DeliveryErrorKind::Disconnected);
             self.consider(partition);

@@ -6,6 +6,7 @@
 
 use super::Sender;
 use super::in_flight::{Batch, Part, Piece, Run};
+use super::knowledge::Event;
 use crate::completion::Outcome;
 use crate::error::DeliveryErrorKind;
 
@@ -48,9 +49,9 @@ impl Sender {
         let id = batch.partition as usize;
         if batch.stamp.is_some() && self.partitions[id].gap.is_some_and(|gap| gap < batch.number) {
             // Sent only to find out, and nothing is accepted behind a gap.
-            (batch.possibly_written, batch.doubtful) = (false, false);
+            batch.known.learn(Event::BehindGap);
         }
-        let unclear = batch.possibly_written || batch.doubtful;
+        let unclear = batch.known.has_copy();
         // What stands before it is not known either: then it cannot be told by its numbers.
         let walking = unclear && self.partitions[id].walk_back.is_some();
         let mut rest = Piece::default();
@@ -93,7 +94,8 @@ impl Sender {
                 return None;
             }
             Some(_) if unclear => {
-                (rest.possibly_written, rest.doubtful, rest.shortened) = (false, true, true);
+                rest.known.learn(Event::Divided);
+                rest.shortened = true;
             }
             _ => (rest.stamp, rest.shortened) = (None, false),
         }

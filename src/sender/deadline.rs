@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Sender;
 use super::in_flight::{Batch, Part, Piece, Run};
+use super::knowledge::Event;
 use super::steps::{Step, stepped};
 use super::timers::{Armed, Timer};
 use crate::accumulator::{Deadline, Drain, Leave};
@@ -203,7 +204,7 @@ impl Sender {
                     // It counts places in the queue.
                     walk.at -= usize::from(at < walk.at);
                 }
-                self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+                self.retire(batch);
             }
         }
     }
@@ -245,7 +246,9 @@ impl Sender {
                 };
                 let (count, bytes) = (run.count, run.len);
                 let mut told = batch.of_piece(Piece { parts: vec![part], count, bytes, max_timestamp_delta: 0 });
-                told.possibly_written |= in_flight;
+                if in_flight {
+                    told.known.learn(Event::LeftOpen);
+                }
                 told.opened = accepted;
                 let error = self.error(&told, DeliveryErrorKind::Expired);
                 self.tell(&mut told, &Outcome::Failed(error));

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::hint::Hint;
 use super::idempotence::{Sequences, Stamp};
+use super::knowledge::{Copies, Knowledge};
 use super::timers::Armed;
 use super::transmit::ConnectionId;
 use crate::accumulator::Partition;
 use crate::completion::CompletionRef;
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Written};
 use crate::metadata::{Leader, TopicId};
 
 /// A run of records of one segment.
@@ -86,14 +87,8 @@ pub struct Batch {
     pub attempts: u32,
     /// How often in a row the connection ended with nothing but this batch in its oldest request.
     pub died_alone: u32,
-    /// A copy of it may be in the log: sent in full and never refused for certain since.
-    pub possibly_written: bool,
-    /// A copy left whole on a connection that ended without an answer. It may still reach its broker: what that says of
-    /// later copies holds only until then, and never makes the batch certainly not written.
-    pub astray: bool,
-    /// Its records may be in the log, and its own sequence numbers cannot tell: it is a part of a batch that may be there
-    /// whole, or a later batch that may be there was given up. It is never stamped again.
-    pub doubtful: bool,
+    /// Whether its records may be in the log. While that is doubtful it is never stamped again.
+    pub known: Knowledge,
     /// Records were cut out of it and it kept its stamp: its sequence numbers end before those of the next batch begin.
     pub shortened: bool,
     /// All of its records were told already, as their time was over; only the bookkeeping is left.
@@ -147,9 +142,7 @@ impl Batch {
             node: self.node,
             attempts: self.attempts,
             died_alone: self.died_alone,
-            possibly_written: self.possibly_written,
-            astray: self.astray,
-            doubtful: self.doubtful,
+            known: self.known,
             shortened: self.shortened,
             told: self.told,
             lent: self.lent,
@@ -171,12 +164,12 @@ impl Batch {
 
     /// Whether its records may be in the log, now or later, for all that is known.
     pub fn may_be_written(&self) -> bool {
-        self.possibly_written || self.doubtful || self.astray
+        self.known.written() == Written::Possibly
     }
 
     /// It may be in the log, and sending it again will tell.
     pub fn is_unclear(&self) -> bool {
-        self.stamp.is_some() && self.possibly_written && !self.doubtful
+        self.stamp.is_some() && self.known.copies() == Copies::PossiblyWritten
     }
 }
 

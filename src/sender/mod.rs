@@ -23,6 +23,7 @@ mod identity;
 mod in_flight;
 #[cfg(feature = "testing")]
 mod inspect;
+mod knowledge;
 mod lagging;
 mod lanes;
 mod learn;

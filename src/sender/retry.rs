@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::in_flight::{Batch, WalkBack};
+use super::knowledge::Event;
 use super::outbox::{Deliveries, Report, Waiting};
 use super::steps::{Step, stepped};
 use super::{Sender, split};
 use crate::completion::Outcome;
-use crate::error::{DeliveryError, DeliveryErrorKind, Failure, Written};
+use crate::error::{DeliveryError, DeliveryErrorKind, Failure};
 use crate::wire::error_code::ErrorCode;
 
 impl Sender {
@@ -34,8 +35,9 @@ impl Sender {
                 walk.at.min(queue.partition_point(|queued| queued.number <= batch.number))
             }
             None => {
-                let before =
-                    |queued: &&Batch| queued.doubtful && queued.stamp.is_some() && queued.number < batch.number;
+                let before = |queued: &&Batch| {
+                    queued.known.is_doubtful() && queued.stamp.is_some() && queued.number < batch.number
+                };
                 queue.iter().take_while(before).count()
             }
         };
@@ -48,8 +50,8 @@ impl Sender {
         if batch.stamp.is_some() {
             // Nor is a part accepted behind the whole: the other parts are where they seem to be.
             let others = queue.iter_mut().take_while(|queued| queued.number <= batch.number);
-            for part in others.filter(|queued| queued.number == batch.number && !queued.possibly_written) {
-                part.doubtful = false;
+            for part in others.filter(|queued| queued.number == batch.number) {
+                part.known.learn(Event::PartAccepted);
             }
         }
         if batch.shortened {
@@ -66,6 +68,12 @@ impl Sender {
     /// Ends a batch that neither the kernel nor a broker has any more: tells whoever waits, gives the memory back.
     pub(super) fn resolve(&mut self, mut batch: Batch, outcome: &Outcome) {
         self.tell(&mut batch, outcome);
+        self.retire(batch);
+    }
+
+    /// Gives back the memory of a batch whose records all have their outcome.
+    pub(super) fn retire(&mut self, mut batch: Batch) {
+        debug_assert!(batch.told, "records without an outcome");
         for part in batch.parts.drain(..) {
             let segment = part.run.segment;
             let Some(split_lent) = self.leave_split(segment) else { continue };
@@ -183,7 +191,7 @@ impl Sender {
             return self.delivered_before(batch);
         }
         self.lose_numbers(&batch);
-        self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
+        self.retire(batch);
     }
 
     /// Gives a batch up that is not in flight.
@@ -205,20 +213,19 @@ impl Sender {
         if batch.stamp.is_some() {
             // What follows needs new ones.
             partition.sequences.spoil();
-            let unclear = batch.possibly_written || batch.doubtful;
             // Nothing is accepted behind one.
             let behind_gap = partition.gap.is_some_and(|gap| gap < batch.number);
-            if unclear && !behind_gap {
+            if batch.known.has_copy() && !behind_gap {
                 // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
                 // Its own place in a search counts other parts of the same batch; another batch may stand further back.
                 let before = match partition.walk_back {
                     Some(walk) => walk.at.min(partition.queue.partition_point(|queued| queued.number <= batch.number)),
                     None => partition.queue.partition_point(|queued| queued.number < batch.number),
                 };
-                for earlier in partition.queue.iter_mut().take(before) {
-                    earlier.doubtful |= earlier.is_unclear();
+                for earlier in partition.queue.iter_mut().take(before).filter(|earlier| earlier.is_unclear()) {
+                    earlier.known.learn(Event::NothingTells);
                 }
-            } else if !unclear && !batch.astray {
+            } else if !batch.may_be_written() {
                 partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
             }
         }
@@ -243,7 +250,7 @@ impl Sender {
         let why_stuck = || stuck.then(|| self.trouble_of_partition(batch.partition)).flatten();
         let failure = Failure {
             kind,
-            written: if batch.may_be_written() { Written::Possibly } else { Written::No },
+            written: batch.known.written(),
             waited: self.now.monotonic.saturating_sub(batch.opened),
             attempts: batch.attempts,
             broker: batch.last_error.clone(),
@@ -263,8 +270,9 @@ impl Sender {
     ) {
         for mut batch in batches.drain(..).flatten() {
             self.book_out(&mut batch);
-            batch.possibly_written |= whole;
-            batch.astray |= whole;
+            if whole {
+                batch.known.learn(Event::Lost);
+            }
             batch.trouble = Some(trouble.clone());
             let id = batch.partition;
             if self.config.acks == crate::config::Acks::None && whole {
@@ -288,7 +296,7 @@ impl Sender {
         let partition = &mut self.partitions[batch.partition as usize];
         if let Some(walk) = partition.walk_back {
             // Not this one either: this copy is not in the log, as far as this broker remembers.
-            batch.possibly_written = false;
+            batch.known.learn(Event::OutOfSequence);
             let at = walk.at.min(partition.queue.len());
             partition.queue.insert(at, batch);
             let earlier = partition.queue.iter().take(at).rposition(Batch::is_unclear);
@@ -312,7 +320,7 @@ impl Sender {
                 partition.walk_back = Some(WalkBack { at: at + 1 });
             }
             None => {
-                batch.possibly_written = false;
+                batch.known.learn(Event::OutOfSequence);
                 partition.sequences.spoil();
             }
         }
@@ -327,8 +335,8 @@ impl Sender {
             // Copies may lie in the log that is gone, or, where topics go by name, in the new one already. What the new
             // log accepts proves nothing of them: also a search that began since is over.
             partition.walk_back = None;
-            for batch in &mut partition.queue {
-                batch.doubtful |= batch.is_unclear();
+            for batch in partition.queue.iter_mut().filter(|batch| batch.is_unclear()) {
+                batch.known.learn(Event::NothingTells);
             }
         }
         if partition.walk_back.is_some() {
@@ -342,11 +350,11 @@ impl Sender {
         }
         let out_of_order = DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
         let kind = if partition.gone_since.is_some() { DeliveryErrorKind::PartitionGone } else { out_of_order };
-        let ends = |queued: &Batch| queued.doubtful || queued.told;
+        let ends = |queued: &Batch| queued.known.is_doubtful() || queued.told;
         while let Some(at) = self.partitions[id as usize].queue.iter().position(ends)
             && let Some(batch) = self.partitions[id as usize].queue.remove(at)
         {
-            if batch.doubtful {
+            if batch.known.is_doubtful() {
                 stepped(Step::DoubtfulGivenUp);
             }
             self.fail(batch, kind);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Sender;
 use super::connection::{Asked, Cause};
 use super::in_flight::Batch;
+use super::knowledge::Event;
 use super::outbox::Report;
 use super::shared::{Command, Life, Ticket};
 use super::timers::{Armed, Timer};
@@ -258,7 +259,7 @@ impl Sender {
         left_behind: bool,
     ) {
         self.each_in_flight(lane, chosen, |sender, batch| {
-            batch.possibly_written = true;
+            batch.known.learn(Event::LeftOpen);
             if left_behind {
                 sender.partitions[batch.partition as usize].leave_behind(batch);
             }

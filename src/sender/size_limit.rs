@@ -16,6 +16,7 @@ use super::drain::BATCH_HEADER;
 use super::health::smaller_requests;
 use super::idempotence::Stamp;
 use super::in_flight::Batch;
+use super::knowledge::Copies;
 use super::steps::{Step, stepped};
 use super::transmit::ConnectionId;
 use crate::completion::Outcome;
@@ -306,11 +307,11 @@ impl Sender {
         let kind = DeliveryErrorKind::RequestTooLarge;
         let queue = &mut self.partitions[batch.partition as usize].queue;
         let parts = queue.iter().take_while(|queued| queued.number == batch.number);
-        let of_one = parts.clone().all(|part| part.doubtful && !part.possibly_written && part.stamp.is_some());
+        let of_one = parts.clone().all(|part| part.known.copies() == Copies::PartOfWhole && part.stamp.is_some());
         // One with as many records would be taken for a second copy of this one.
         let differs = parts.clone().next().is_some_and(|next| next.count != batch.count);
         let (count, searched) = (parts.count(), self.partitions[batch.partition as usize].walk_back.is_some());
-        if !(of_one && differs && batch.doubtful) || searched || batch.told || self.is_stored(&batch) {
+        if !(of_one && differs && batch.known.is_doubtful()) || searched || batch.told || self.is_stored(&batch) {
             return self.fail(batch, kind);
         }
         let mut stamp = batch.stamp;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Sender;
 use super::drain::BATCH_HEADER;
 use super::in_flight::{Batch, Part, Piece, Run};
+use super::knowledge::Event;
 use super::outbox::{Deliveries, Waiting};
 use crate::completion::{CompletionRef, Outcome};
 use crate::error::DeliveryErrorKind;
@@ -49,11 +50,11 @@ impl Sender {
 
     /// Queues the batch's records in batches with so many bytes of records at most, but for single ones.
     pub(super) fn divide(&mut self, mut batch: Batch, room: u32) {
-        let doubtful = batch.possibly_written || batch.doubtful;
-        if doubtful && self.partitions[batch.partition as usize].walk_back.is_some() {
+        if batch.known.has_copy() && self.partitions[batch.partition as usize].walk_back.is_some() {
             // What stands before it is not known either: any part of it is out of order.
             return self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::MESSAGE_TOO_LARGE));
         }
+        batch.known.learn(Event::Divided);
         let mut pieces = vec![Piece::default()];
         for part in std::mem::take(&mut batch.parts) {
             self.deal_out(part, room, &mut pieces);
@@ -68,7 +69,7 @@ impl Sender {
                 // The numbers that are left out are those behind the last piece.
                 let shortened = batch.shortened && at == last;
                 let batch = batch.of_piece(piece);
-                Batch { stamp: own, possibly_written: false, doubtful, shortened, died_alone: 0, ..batch }
+                Batch { stamp: own, shortened, died_alone: 0, ..batch }
             })
             .collect();
         let partition = &mut self.partitions[batch.partition as usize];

@@ -103,7 +103,7 @@ fn nothing_was_stored_after_all() {
     let topic = world.topic("t");
     let mut deliveries = five_in_flight(&mut world, &topic);
     world.run_while(|world| world.sender.partitions[0].queue.len() < 5);
-    let lost = world.sender.partitions[0].queue.iter().filter(|batch| batch.possibly_written).count();
+    let lost = world.sender.partitions[0].queue.iter().filter(|batch| batch.known.has_copy()).count();
     assert_eq!(lost, 5, "each may be stored");
     arrived.lock().unwrap().clear();
     deliveries.extend(send_all(&mut world, &topic, 1, 6..9, Duration::ZERO));
