@@ -53,7 +53,7 @@ impl Sender {
         }
         let unclear = batch.known.has_copy();
         // What stands before it is not known either: then it cannot be told by its numbers.
-        let walking = unclear && self.partitions[id].walk_back.is_some();
+        let walking = unclear && self.partitions[id].search.is_some();
         let mut rest = Piece::default();
         let mut bad = Vec::new();
         let (mut next, mut nth) = (refused.iter().peekable(), 0);

@@ -200,9 +200,6 @@ impl Sender {
                 at -= 1;
                 if batch.stamp.is_some() {
                     self.lose_numbers(&batch);
-                } else if let Some(walk) = &mut self.partitions[id as usize].walk_back {
-                    // It counts places in the queue.
-                    walk.at -= usize::from(at < walk.at);
                 }
                 self.retire(batch);
             }

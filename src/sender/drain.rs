@@ -195,7 +195,7 @@ impl Sender {
             return Verdict::OnEvent;
         }
         let window = partition.window(self.config.max_in_flight as u32, self.config.idempotence);
-        let spoiled = partition.sequences.spoiled() && partition.walk_back.is_none();
+        let spoiled = partition.sequences.spoiled() && partition.search.is_none();
         if partition.unacked >= window || !identity_ready || spoiled {
             return Verdict::OnEvent;
         }
@@ -369,16 +369,13 @@ impl Sender {
     /// The partition's next batch, stamped: one to be sent again, or a new one out of the ring.
     fn next_batch(&mut self, id: u32) -> Option<Batch> {
         let partition = &mut self.partitions[id as usize];
-        let mut batch = match partition.walk_back {
-            Some(walk) if walk.at < partition.queue.len() => partition.queue.remove(walk.at)?,
-            _ => match partition.queue.pop_front() {
-                // Those whose own time is over are not sent any more.
-                Some(batch) if batch.stamp.is_none() && batch.has_told() => {
-                    self.without(batch, DeliveryErrorKind::Expired, &Vec::new())?
-                }
-                Some(batch) => batch,
-                None => self.drain_ring(id, Leave::Now)?,
-            },
+        let mut batch = match partition.take_queued() {
+            // Those whose own time is over are not sent any more.
+            Some(batch) if batch.stamp.is_none() && batch.has_told() => {
+                self.without(batch, DeliveryErrorKind::Expired, &Vec::new())?
+            }
+            Some(batch) => batch,
+            None => self.drain_ring(id, Leave::Now)?,
         };
         if let Some(room) = self.is_to_be_cut(&batch) {
             batch = self.cut_down(batch, room)?;
@@ -425,6 +422,7 @@ impl Sender {
         let batch = Batch {
             partition: id,
             number,
+            part: 0,
             parts,
             count: chain.count,
             bytes: chain.bytes,

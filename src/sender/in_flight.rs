@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hint::Hint;
 use super::idempotence::{Sequences, Stamp};
 use super::knowledge::{Copies, Knowledge};
+use super::search::Search;
 use super::timers::Armed;
 use super::transmit::ConnectionId;
 use crate::accumulator::Partition;
@@ -59,8 +60,10 @@ impl Drop for Part {
 pub struct Batch {
     /// Index of its partition in the sender.
     pub partition: u32,
-    /// Its place among the partition's batches; parts of a split keep the number of what was split.
+    /// Its number among the partition's batches; parts of a split keep the number of what was split.
     pub number: u64,
+    /// Of such a part: how many of the split batch's records come before it.
+    pub part: u32,
     /// Its records, in order.
     pub parts: Vec<Part>,
     /// How many records.
@@ -104,6 +107,9 @@ pub struct Batch {
     pub trouble: Option<Arc<str>>,
 }
 
+/// The order of a partition's batches: their numbers, and of the parts of one, the records before each.
+pub type Place = (u64, u32);
+
 /// Some records of a batch, in order.
 #[derive(Debug)]
 pub struct Piece {
@@ -129,6 +135,7 @@ impl Batch {
         Self {
             partition: self.partition,
             number: self.number,
+            part: self.part,
             parts: piece.parts,
             count: piece.count,
             bytes: piece.bytes,
@@ -152,6 +159,11 @@ impl Batch {
         }
     }
 
+    /// Its place among the partition's batches and their parts.
+    pub fn place(&self) -> Place {
+        (self.number, self.part)
+    }
+
     /// How many of its records have no result yet.
     pub fn live(&self) -> u32 {
         if self.told { 0 } else { self.parts.iter().filter(|part| !part.told).map(|part| part.run.count).sum() }
@@ -171,14 +183,6 @@ impl Batch {
     pub fn is_unclear(&self) -> bool {
         self.stamp.is_some() && self.known.copies() == Copies::PossiblyWritten
     }
-}
-
-/// Walking back from the newest stamped batch after an OUT_OF_ORDER_SEQUENCE_NUMBER for the oldest: a restarted broker
-/// remembers only the last batch, so its refusal of an older one proves nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WalkBack {
-    /// Index in the queue of the batch to be tried next.
-    pub at: usize,
 }
 
 /// What the sender knows of a partition.
@@ -208,8 +212,8 @@ pub struct PartitionState {
     pub lane: Option<ConnectionId>,
     /// Sequence numbers.
     pub sequences: Sequences,
-    /// See [`WalkBack`].
-    pub walk_back: Option<WalkBack>,
+    /// For what is in the log.
+    pub search: Option<Search>,
     /// Since when the topic, created again, has had fewer partitions.
     pub gone_since: Option<Duration>,
     /// The topic was created again since the last epoch: its log knows nothing of what was sent before.
@@ -297,7 +301,7 @@ impl PartitionState {
             unacked_positions: Vec::new(),
             lane: None,
             sequences: Sequences::default(),
-            walk_back: None,
+            search: None,
             gone_since: None,
             log_gone: false,
             gap: None,
@@ -326,7 +330,7 @@ impl PartitionState {
     /// How many batches may be unacknowledged now: 1 while anything is sent again or before the first ack of this
     /// producer id on this partition (a broker accepts any first sequence), else `max_in_flight`.
     pub fn window(&self, max_in_flight: u32, idempotent: bool) -> u32 {
-        let again = !self.queue.is_empty() || self.walk_back.is_some();
+        let again = !self.queue.is_empty() || self.search.is_some();
         if again || (idempotent && !self.sequences.acked()) { 1 } else { max_in_flight }
     }
 
@@ -334,15 +338,15 @@ impl PartitionState {
     /// proves nothing of what was sent before: what may be stored ends as possibly written, the rest goes on under a new
     /// epoch.
     pub fn lose_log(&mut self) {
-        (self.walk_back, self.log_gone) = (None, true);
+        (self.search, self.log_gone) = (None, true);
         self.sequences.spoil();
     }
 
-    /// Puts a batch that must be sent again in its place: before the first with an equal or higher number, because
-    /// parts of one split keep its number and leave one at a time.
+    /// Puts a batch that must be sent again in its place.
     pub fn requeue(&mut self, batch: Batch) {
-        let at = self.queue.iter().position(|queued| queued.number >= batch.number).unwrap_or(self.queue.len());
+        let at = self.queue.partition_point(|queued| queued.place() < batch.place());
         self.queue.insert(at, batch);
+        debug_assert!(self.queue.iter().is_sorted_by_key(|queued| queued.place()), "batches out of order");
     }
 
     /// A close gives this batch up.

@@ -31,6 +31,7 @@ mod outbox;
 mod peers;
 mod race;
 mod retry;
+mod search;
 mod service;
 mod shared;
 mod shutdown;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::in_flight::{Batch, WalkBack};
+use super::in_flight::Batch;
 use super::knowledge::Event;
 use super::outbox::{Deliveries, Report, Waiting};
 use super::steps::{Step, stepped};
@@ -29,10 +29,10 @@ impl Sender {
         }
         let queue = &mut partition.queue;
         // Nothing is accepted behind a gap: what was stamped before this batch is in the log as well.
-        let stored = match partition.walk_back.take() {
-            Some(walk) => {
-                stepped(Step::WalkFound);
-                walk.at.min(queue.partition_point(|queued| queued.number <= batch.number))
+        let stored = match partition.search.take() {
+            Some(_) => {
+                stepped(Step::SearchFound);
+                queue.partition_point(|queued| queued.place() < batch.place())
             }
             None => {
                 let before = |queued: &&Batch| {
@@ -166,12 +166,7 @@ impl Sender {
             self.back_off(id);
             self.suspect_leader(id);
         }
-        let partition = &mut self.partitions[id as usize];
-        match partition.walk_back {
-            // Back to where it was taken from: it is tried again there.
-            Some(walk) if walk.at <= partition.queue.len() => partition.queue.insert(walk.at, batch),
-            _ => partition.requeue(batch),
-        }
+        self.partitions[id as usize].requeue(batch);
     }
 
     pub(super) fn back_off(&mut self, id: u32) {
@@ -217,11 +212,10 @@ impl Sender {
             let behind_gap = partition.gap.is_some_and(|gap| gap < batch.number);
             if batch.known.has_copy() && !behind_gap {
                 // A broker that restarted may remember it alone: what it says of earlier ones proves nothing.
-                // Its own place in a search counts other parts of the same batch; another batch may stand further back.
-                let before = match partition.walk_back {
-                    Some(walk) => walk.at.min(partition.queue.partition_point(|queued| queued.number <= batch.number)),
-                    None => partition.queue.partition_point(|queued| queued.number < batch.number),
-                };
+                // In a search other parts of the same batch count as well; another batch may stand further back.
+                let before =
+                    partition.search.map_or((batch.number, 0), |search| search.tries().min((batch.number + 1, 0)));
+                let before = partition.queue.partition_point(|queued| queued.place() < before);
                 for earlier in partition.queue.iter_mut().take(before).filter(|earlier| earlier.is_unclear()) {
                     earlier.known.learn(Event::NothingTells);
                 }
@@ -229,12 +223,12 @@ impl Sender {
                 partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
             }
         }
-        partition.walk_back = None;
+        partition.search = None;
     }
 
     /// Ends a batch that is in the log, nobody knows where.
     pub(super) fn delivered_before(&mut self, batch: Batch) {
-        self.partitions[batch.partition as usize].walk_back = None;
+        self.partitions[batch.partition as usize].search = None;
         self.resolve(batch, &Outcome::Delivered { base_offset: None, log_append_time: None });
     }
 
@@ -294,15 +288,15 @@ impl Sender {
             return self.delivered_before(batch);
         }
         let partition = &mut self.partitions[batch.partition as usize];
-        if let Some(walk) = partition.walk_back {
+        if partition.search.is_some() {
             // Not this one either: this copy is not in the log, as far as this broker remembers.
             batch.known.learn(Event::OutOfSequence);
-            let at = walk.at.min(partition.queue.len());
-            partition.queue.insert(at, batch);
-            let earlier = partition.queue.iter().take(at).rposition(Batch::is_unclear);
-            partition.walk_back = earlier.map(|at| WalkBack { at });
-            stepped(if earlier.is_some() { Step::WalkFurther } else { Step::WalkInVain });
-            if earlier.is_none() {
+            let place = batch.place();
+            partition.requeue(batch);
+            if partition.search(Some(place)) {
+                stepped(Step::SearchFurther);
+            } else {
+                stepped(Step::SearchInVain);
                 partition.sequences.spoil();
             }
             return;
@@ -312,17 +306,12 @@ impl Sender {
         if !(alone && first) {
             return self.retry(batch, DeliveryErrorKind::Broker(error));
         }
-        let newest = partition.queue.iter().rposition(Batch::is_unclear);
-        match newest {
-            // The newest that may be stored decides for all before it; its place counts this batch as well.
-            Some(at) => {
-                stepped(Step::WalkBack);
-                partition.walk_back = Some(WalkBack { at: at + 1 });
-            }
-            None => {
-                batch.known.learn(Event::OutOfSequence);
-                partition.sequences.spoil();
-            }
+        // The newest that may be stored decides for all before it.
+        if partition.search(None) {
+            stepped(Step::Search);
+        } else {
+            batch.known.learn(Event::OutOfSequence);
+            partition.sequences.spoil();
         }
         partition.requeue(batch);
     }
@@ -334,18 +323,17 @@ impl Sender {
         if std::mem::take(&mut partition.log_gone) {
             // Copies may lie in the log that is gone, or, where topics go by name, in the new one already. What the new
             // log accepts proves nothing of them: also a search that began since is over.
-            partition.walk_back = None;
+            partition.search = None;
             for batch in partition.queue.iter_mut().filter(|batch| batch.is_unclear()) {
                 batch.known.learn(Event::NothingTells);
             }
         }
-        if partition.walk_back.is_some() {
+        if partition.search.is_some() {
             return;
         }
         // Stamped again, a batch that is in the log would be there twice: first find out which are.
-        if let Some(at) = partition.queue.iter().rposition(Batch::is_unclear) {
-            stepped(Step::WalkBack);
-            partition.walk_back = Some(WalkBack { at });
+        if partition.search(None) {
+            stepped(Step::Search);
             return;
         }
         let out_of_order = DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);

@@ -269,7 +269,7 @@ impl Sender {
         }
         let room = self.room_alone(batch.partition).filter(|room| batch.bytes > *room)?;
         // Without a copy that may be in the log, cutting costs nothing. Where a search is under way, only the whole can tell.
-        let searched = self.partitions[batch.partition as usize].walk_back.is_some();
+        let searched = self.partitions[batch.partition as usize].search.is_some();
         let may = !batch.may_be_written() || self.died_alone(batch, CUT_AFTER);
         (may && !searched).then_some(room)
     }
@@ -289,7 +289,7 @@ impl Sender {
 
     /// It died alone again and again while it was larger than what its broker seems to take, and cannot be smaller.
     pub(super) fn is_beyond_limit(&self, batch: &Batch) -> bool {
-        let whole = || batch.count == 1 || self.partitions[batch.partition as usize].walk_back.is_some();
+        let whole = || batch.count == 1 || self.partitions[batch.partition as usize].search.is_some();
         let beyond = || self.room_alone(batch.partition).is_some_and(|room| batch.bytes > room);
         batch.died_alone >= GIVE_UP_AFTER[0] && whole() && beyond() && self.died_alone(batch, GIVE_UP_AFTER)
     }
@@ -310,7 +310,7 @@ impl Sender {
         let of_one = parts.clone().all(|part| part.known.copies() == Copies::PartOfWhole && part.stamp.is_some());
         // One with as many records would be taken for a second copy of this one.
         let differs = parts.clone().next().is_some_and(|next| next.count != batch.count);
-        let (count, searched) = (parts.count(), self.partitions[batch.partition as usize].walk_back.is_some());
+        let (count, searched) = (parts.count(), self.partitions[batch.partition as usize].search.is_some());
         if !(of_one && differs && batch.known.is_doubtful()) || searched || batch.told || self.is_stored(&batch) {
             return self.fail(batch, kind);
         }

@@ -50,7 +50,7 @@ impl Sender {
 
     /// Queues the batch's records in batches with so many bytes of records at most, but for single ones.
     pub(super) fn divide(&mut self, mut batch: Batch, room: u32) {
-        if batch.known.has_copy() && self.partitions[batch.partition as usize].walk_back.is_some() {
+        if batch.known.has_copy() && self.partitions[batch.partition as usize].search.is_some() {
             // What stands before it is not known either: any part of it is out of order.
             return self.fail(batch, DeliveryErrorKind::Broker(ErrorCode::MESSAGE_TOO_LARGE));
         }
@@ -59,17 +59,18 @@ impl Sender {
         for part in std::mem::take(&mut batch.parts) {
             self.deal_out(part, room, &mut pieces);
         }
-        let (mut stamp, last) = (batch.stamp, pieces.len() - 1);
+        let (mut stamp, mut part, last) = (batch.stamp, batch.part, pieces.len() - 1);
         let batches: Vec<Batch> = pieces
             .into_iter()
             .enumerate()
             .map(|(at, piece)| {
-                let own = stamp;
+                let own = (stamp, part);
+                part += piece.count;
                 stamp = stamp.map(|s| super::idempotence::Stamp { sequence: s.sequence.plus(piece.count), ..s });
                 // The numbers that are left out are those behind the last piece.
                 let shortened = batch.shortened && at == last;
                 let batch = batch.of_piece(piece);
-                Batch { stamp: own, shortened, died_alone: 0, ..batch }
+                Batch { stamp: own.0, part: own.1, shortened, died_alone: 0, ..batch }
             })
             .collect();
         let partition = &mut self.partitions[batch.partition as usize];

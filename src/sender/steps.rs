@@ -7,13 +7,13 @@ use super::connection;
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// A search for what is stored begins at the newest batch that may be.
-    WalkBack,
+    Search,
     /// It goes on one batch further back.
-    WalkFurther,
+    SearchFurther,
     /// It ends: none is stored.
-    WalkInVain,
+    SearchInVain,
     /// It ends: this one is stored, and so is what stands before.
-    WalkFound,
+    SearchFound,
     /// A partition takes a new epoch.
     NewEpoch,
     /// Its epochs are used up: it waits for a new producer id.

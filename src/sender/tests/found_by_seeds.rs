@@ -56,7 +56,7 @@ fn a_log_created_again_proves_nothing_of_what_was_sent_before() {
     assert_eq!(world.log("t", 0), ["000000", "000001", "000002"]);
     world.storm.mute = 0;
     world.model.restart_node(0);
-    world.run_while(|world| world.sender.partitions[0].walk_back.is_none());
+    world.run_while(|world| world.sender.partitions[0].search.is_none());
     world.model.delete_topic("t");
     world.model.create_topic("t", topic_of(1));
     world.run_while(|_| deliveries.iter().any(|delivery| delivery.try_result().is_none()));

@@ -27,10 +27,10 @@ mod race;
 mod refusals;
 mod retries;
 mod scenarios;
+mod search;
 mod service;
 mod size_limit;
 mod time;
-mod walk_back;
 mod warm_up;
 mod world;
 

@@ -72,7 +72,7 @@ fn what_comes_meanwhile_waits() {
     world.kill(0);
     world.run_while(|world| world.sender.partitions[0].unacked > 0);
     arrived.lock().unwrap().clear();
-    let (mut number, mut walked) = (6, 0);
+    let (mut number, mut searched) = (6, 0);
     while deliveries[1..6].iter().any(|delivery| delivery.try_result().is_none()) {
         if number < 200 {
             deliveries.extend(send_all(&mut world, &topic, 1, number..number + 1, Duration::ZERO));
@@ -81,10 +81,10 @@ fn what_comes_meanwhile_waits() {
         }
         world.turn();
         let partition = &world.sender.partitions[0];
-        walked += usize::from(partition.walk_back.is_some());
+        searched += usize::from(partition.search.is_some());
         assert!(partition.unacked <= 1, "{} in flight while it is not known what is stored", partition.unacked);
     }
-    assert!(walked > 0 && number > 10, "{walked} turns, {number} records");
+    assert!(searched > 0 && number > 10, "{searched} turns, {number} records");
     assert_eq!(*arrived.lock().unwrap(), [1, 5], "nothing new before the end of the search");
     let outcomes = finish(&mut world, &deliveries);
     check_log(&world, "t", 1, &outcomes, 51);
