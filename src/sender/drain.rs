@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Sender;
 use super::connection::{Asked, Request, State};
 use super::idempotence::Identity;
-use super::in_flight::{Batch, Part, PartitionState, Run};
+use super::in_flight::{Batch, Part, Run};
+use super::pace::GROW_TO;
 use super::steps::{Step, stepped};
 use super::timers::Timer;
 use super::transmit::{ConnectionId, Piece, Transmit};
@@ -20,14 +21,6 @@ pub const BATCH_HEADER: u32 = record_batch::LEN as u32;
 
 /// What a request says of a batch besides its records and its topic's name or id, at most.
 const PARTITION_HEAD: u64 = record_batch::LEN as u64 + 32;
-
-/// While a partition has something unacknowledged, fewer bytes than this wait for the ack or for linger: small
-/// batches cost a system call, an answer and a wake-up each (PERF.md).
-const GROW_TO: u32 = 256 << 10;
-
-/// Where writers do not wait for answers, what a batch will have so long after the one before it left, as they are going
-/// now, takes the place of `batch.size`.
-const GROW_FOR: Duration = Duration::from_micros(250);
 
 /// How often all active partitions are looked at while callers wait for room.
 const RELIEF_EVERY: Duration = Duration::from_millis(1);
@@ -62,8 +55,7 @@ impl Sender {
         let partition = &mut self.partitions[id as usize];
         if peek.any {
             if partition.seen.first().is_none() {
-                partition.begun = now;
-                partition.ahead = partition.unacked > 0 || partition.answered_at == Some(now);
+                partition.pace.begin(now, partition.unacked > 0);
             }
             partition.seen.note(peek.head, peek.newest, now);
             if !partition.active {
@@ -102,7 +94,7 @@ impl Sender {
     fn let_grow(&mut self, id: u32, to: Option<u32>) {
         let partition = &mut self.partitions[id as usize];
         // Writers have these in their caches.
-        if std::mem::replace(&mut partition.grows_to, to) != to {
+        if partition.pace.let_grow(to) {
             partition.ring.busy.store(to.is_some(), Ordering::Relaxed);
             partition.ring.set_leave_at(to.unwrap_or(self.config.batch_size));
         }
@@ -114,8 +106,8 @@ impl Sender {
         let now = self.now.monotonic;
         let most = self.batch_time();
         let partition = &mut self.partitions[id as usize];
-        if now >= partition.begun + most {
-            partition.begun = now;
+        if now >= partition.pace.begun() + most {
+            partition.pace.end(now);
             self.drain.end_batch(id);
             self.note_waiting(id);
         }
@@ -146,7 +138,7 @@ impl Sender {
         let timeout = self.config.delivery_timeout;
         let queued = partition.queue.iter().map(|batch| batch.opened).chain(partition.seen.first()).min();
         let earliest = queued.map(|opened| opened + timeout).into_iter().chain(partition.expires);
-        let ends = partition.seen.first().map(|_| partition.begun + self.batch_time());
+        let ends = partition.seen.first().map(|_| partition.pace.begun() + self.batch_time());
         earliest.chain(ends).min()
     }
 
@@ -230,24 +222,12 @@ impl Sender {
         } else if bytes < enough {
             Verdict::At(due)
         } else {
-            match self.grows_to(partition, bytes, grown) {
+            match partition.pace.comes_to(now, bytes, grown) {
                 // It is not worth a wake-up.
                 to if to < bytes + bytes / 4 => Verdict::Now,
-                to => Verdict::Grown(to as u32, due.min(partition.drained_at + GROW_FOR)),
+                to => Verdict::Grown(to as u32, due.min(partition.pace.grows_until())),
             }
         }
-    }
-
-    /// How many bytes the open batch has [`GROW_FOR`] after the last one left, if it goes on as it came to these: `most` at
-    /// most. Where writers may be waiting for answers, and of a few bytes, nothing can be said: they are enough.
-    fn grows_to(&self, partition: &PartitionState, bytes: u64, most: u64) -> u64 {
-        if !partition.ahead || bytes < most / 16 {
-            return bytes;
-        }
-        let elapsed = self.now.monotonic.saturating_sub(partition.drained_at);
-        let came = u128::from(bytes.saturating_sub(partition.left_over));
-        let comes = came * GROW_FOR.saturating_sub(elapsed).as_nanos() / elapsed.as_nanos().max(1);
-        most.min(bytes.saturating_add(u64::try_from(comes).unwrap_or(u64::MAX)))
     }
 
     /// When the partition's next batch may leave, as far as the partition itself decides that: now, or at a later time.
@@ -415,7 +395,6 @@ impl Sender {
         let now = self.now.monotonic;
         self.use_topic(self.partitions[id as usize].topic);
         let partition = &mut self.partitions[id as usize];
-        partition.drained_at = now;
         let opened = partition.seen.first().unwrap_or(now);
         let number = partition.next_number;
         partition.next_number += 1;
@@ -448,7 +427,7 @@ impl Sender {
         self.drain.recycle(chain);
         let left = self.drain.peek(id);
         let partition = &mut self.partitions[id as usize];
-        (partition.ahead, partition.left_over) = (left.any, left.bytes);
+        partition.pace.drain(now, left.any.then_some(left.bytes));
         if left.any {
             partition.seen.note(left.head, left.newest, now)
         } else {
@@ -569,7 +548,7 @@ impl Sender {
         if partition.unacked == 0 {
             partition.lane = None;
             partition.expires = None;
-            partition.answered_at = Some(now);
+            partition.pace.answer(now);
         }
         self.settled = true;
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hint::Hint;
 use super::idempotence::{Sequences, Stamp};
 use super::knowledge::{Copies, Knowledge};
+use super::pace::Pace;
 use super::search::Search;
 use super::timers::Armed;
 use super::transmit::ConnectionId;
@@ -225,17 +226,8 @@ pub struct PartitionState {
     pub next_number: u64,
     /// When what is still in the ring was first seen.
     pub seen: Seen,
-    /// When writers began the batch that they are at, at the earliest.
-    pub begun: Duration,
-    /// When its last batch was taken out of the ring, and how many bytes it had then beside that one.
-    pub drained_at: Duration,
-    pub left_over: u64,
-    /// When the last of those in flight was answered or lost.
-    pub answered_at: Option<Duration>,
-    /// Writers began the batch that they are at before that: they do not wait for answers.
-    pub ahead: bool,
-    /// The open batch may grow beyond `batch.size`, to so many bytes.
-    pub grows_to: Option<u32>,
+    /// How fast its ring fills.
+    pub pace: Pace,
     /// Failures in a row, for the backoff.
     pub failures: u32,
     /// Nothing is sent before this time.
@@ -307,12 +299,7 @@ impl PartitionState {
             gap: None,
             next_number: 0,
             seen: Seen::default(),
-            begun: Duration::ZERO,
-            drained_at: Duration::ZERO,
-            left_over: 0,
-            answered_at: None,
-            ahead: false,
-            grows_to: None,
+            pace: Pace::default(),
             failures: 0,
             retry_at: Duration::ZERO,
             flush_to: 0,

@@ -28,6 +28,7 @@ mod lagging;
 mod lanes;
 mod learn;
 mod outbox;
+mod pace;
 mod peers;
 mod race;
 mod retry;
