@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Sender;
 use super::connection::Request;
 use super::cut_out::{self, Refused};
-use super::in_flight::Batch;
+use super::in_flight::{Batch, Reported};
 use super::knowledge::Event;
 use super::transmit::ConnectionId;
 use crate::completion::Outcome;
@@ -221,7 +221,9 @@ impl Sender {
                 }
             }
             // What was told is left out first: it is not to be written again.
-            Decision::Split if batch.has_told() => self.cut_out(batch, DeliveryErrorKind::Broker(error), &Vec::new()),
+            Decision::Split if batch.reported() != Reported::Nobody => {
+                self.cut_out(batch, DeliveryErrorKind::Broker(error), &Vec::new())
+            }
             Decision::Split => self.split(batch),
             Decision::CutOut => self.cut_out(batch, DeliveryErrorKind::Broker(error), &answer.refused),
             Decision::OutOfSequence => self.out_of_sequence(batch, error),

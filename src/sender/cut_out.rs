@@ -5,7 +5,7 @@
 //! offset deltas, so that the callback thread may read those that failed.
 
 use super::Sender;
-use super::in_flight::{Batch, Part, Piece, Run};
+use super::in_flight::{Batch, Part, Piece, Reported, Run};
 use super::knowledge::Event;
 use crate::completion::Outcome;
 use crate::error::DeliveryErrorKind;
@@ -37,7 +37,7 @@ impl Sender {
 
     /// The same, and returns the others, to be queued in the batch's place.
     pub(super) fn without(&mut self, mut batch: Batch, kind: DeliveryErrorKind, refused: &Refused) -> Option<Batch> {
-        if batch.told {
+        if batch.reported() == Reported::All {
             self.drop_told(batch);
             return None;
         }
@@ -58,7 +58,7 @@ impl Sender {
         let mut bad = Vec::new();
         let (mut next, mut nth) = (refused.iter().peekable(), 0);
         for part in std::mem::take(&mut batch.parts) {
-            if part.told {
+            if part.reported {
                 nth += part.run.count as i32;
                 while next.next_if(|(place, _)| *place < nth).is_some() {}
                 bad.push((part, None));
@@ -116,7 +116,7 @@ impl Sender {
                 self.renumber(&mut run, rest.count, rest);
                 rest.count += run.count;
             }
-            let part = Part { run, completion: completion.take(), deliveries: part.deliveries, told: false };
+            let part = Part { run, completion: completion.take(), deliveries: part.deliveries, reported: false };
             match refused {
                 Some(words) => bad.push((part, words)),
                 None => rest.parts.push(part),

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::Sender;
-use super::in_flight::{Batch, Part, Piece, Run};
+use super::in_flight::{Batch, Part, Piece, Reported, Run};
 use super::knowledge::Event;
 use super::steps::{Step, stepped};
 use super::timers::{Armed, Timer};
@@ -77,7 +77,7 @@ fn of_run<'a>(due: &'a [Due], run: &Run) -> &'a [Due] {
 impl Batch {
     /// It has one of these records, untold.
     fn has_due(&self, due: &[Due]) -> bool {
-        !self.told && self.parts.iter().any(|part| !part.told && !of_run(due, &part.run).is_empty())
+        self.parts.iter().any(|part| !part.reported && !of_run(due, &part.run).is_empty())
     }
 }
 
@@ -225,7 +225,7 @@ impl Sender {
         stepped(if in_flight || batch.may_be_written() { Step::ToldAlone } else { Step::TakenOut });
         for mut part in std::mem::take(&mut batch.parts) {
             let mine = of_run(due, &part.run);
-            if part.told || mine.is_empty() {
+            if part.reported || mine.is_empty() {
                 batch.parts.push(part);
                 continue;
             }
@@ -236,7 +236,7 @@ impl Sender {
             });
             let mut completion = self.share_completion(&mut part, cuts.len() as u32);
             for (run, accepted) in cuts {
-                let part = Part { run, completion: completion.take(), deliveries: part.deliveries, told: false };
+                let part = Part { run, completion: completion.take(), deliveries: part.deliveries, reported: false };
                 let Some(accepted) = accepted else {
                     batch.parts.push(part);
                     continue;
@@ -250,14 +250,10 @@ impl Sender {
                 let error = self.error(&told, DeliveryErrorKind::Expired);
                 self.tell(&mut told, &Outcome::Failed(error));
                 batch.lent |= told.lent;
-                batch.parts.extend(told.parts.drain(..).map(|mut part| {
-                    part.told = true;
-                    part
-                }));
+                batch.parts.append(&mut told.parts);
             }
         }
-        batch.told = batch.live() == 0;
         // A flush may be over.
-        self.settled |= batch.told;
+        self.settled |= batch.reported() == Reported::All;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Sender;
 use super::connection::{Asked, Request, State};
 use super::idempotence::Identity;
-use super::in_flight::{Batch, Part, Run};
+use super::in_flight::{Batch, Part, Reported, Run};
 use super::pace::GROW_TO;
 use super::steps::{Step, stepped};
 use super::timers::Timer;
@@ -351,7 +351,7 @@ impl Sender {
         let partition = &mut self.partitions[id as usize];
         let mut batch = match partition.take_queued() {
             // Those whose own time is over are not sent any more.
-            Some(batch) if batch.stamp.is_none() && batch.has_told() => {
+            Some(batch) if batch.stamp.is_none() && batch.reported() != Reported::Nobody => {
                 self.without(batch, DeliveryErrorKind::Expired, &Vec::new())?
             }
             Some(batch) => batch,
@@ -389,7 +389,7 @@ impl Sender {
                 },
                 completion: Some(segment.completion),
                 deliveries: segment.deliveries,
-                told: false,
+                reported: false,
             });
         }
         let now = self.now.monotonic;
@@ -417,7 +417,6 @@ impl Sender {
             died_alone: 0,
             known: Default::default(),
             shortened: false,
-            told: false,
             lent: false,
             on_lane: false,
             last_error: None,

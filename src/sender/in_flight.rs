@@ -42,9 +42,9 @@ pub struct Part {
     pub completion: Option<CompletionRef>,
     /// How many Deliveries the segment's completion has.
     pub deliveries: u32,
-    /// Its results were told, and the batch goes on with its bytes: somebody may be reading them, so they are not to be
+    /// Its outcome was reported. If the batch goes on all the same, somebody may be reading these bytes, so they are not to be
     /// written again.
-    pub told: bool,
+    pub reported: bool,
 }
 
 impl Drop for Part {
@@ -95,8 +95,6 @@ pub struct Batch {
     pub known: Knowledge,
     /// Records were cut out of it and it kept its stamp: its sequence numbers end before those of the next batch begin.
     pub shortened: bool,
-    /// All of its records were told already, as their time was over; only the bookkeeping is left.
-    pub told: bool,
     /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
     /// through it.
     pub lent: bool,
@@ -110,6 +108,18 @@ pub struct Batch {
 
 /// The order of a partition's batches: their numbers, and of the parts of one, the records before each.
 pub type Place = (u64, u32);
+
+/// Whose outcome was reported, of a batch that is not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reported {
+    /// Everybody waits.
+    Nobody,
+    /// Some records had less time than the others. They are left out of the batch before it is stamped (again), if it can be
+    /// told apart without them.
+    Some,
+    /// Only the bookkeeping is left: sequence numbers, memory.
+    All,
+}
 
 /// Some records of a batch, in order.
 #[derive(Debug)]
@@ -152,7 +162,6 @@ impl Batch {
             died_alone: self.died_alone,
             known: self.known,
             shortened: self.shortened,
-            told: self.told,
             lent: self.lent,
             on_lane: self.on_lane,
             last_error: self.last_error.clone(),
@@ -167,12 +176,16 @@ impl Batch {
 
     /// How many of its records have no result yet.
     pub fn live(&self) -> u32 {
-        if self.told { 0 } else { self.parts.iter().filter(|part| !part.told).map(|part| part.run.count).sum() }
+        self.parts.iter().filter(|part| !part.reported).map(|part| part.run.count).sum()
     }
 
-    /// Some of its records were told before the others, or all.
-    pub fn has_told(&self) -> bool {
-        self.told || self.parts.iter().any(|part| part.told)
+    /// Whose outcome was reported, though the batch goes on.
+    pub fn reported(&self) -> Reported {
+        match self.parts.iter().filter(|part| part.reported).count() {
+            0 => Reported::Nobody,
+            some if some < self.parts.len() => Reported::Some,
+            _ => Reported::All,
+        }
     }
 
     /// Whether its records may be in the log, now or later, for all that is known.
@@ -347,7 +360,7 @@ impl PartitionState {
     /// ring's.
     pub fn is_flushed(&self, mark: u64, head: u64) -> bool {
         head >= mark
-            && self.queue.iter().all(|batch| batch.told || batch.position >= mark)
+            && self.queue.iter().all(|batch| batch.reported() == Reported::All || batch.position >= mark)
             && self.unacked_positions.iter().all(|position| *position >= mark)
     }
 }

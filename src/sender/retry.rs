@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::in_flight::Batch;
+use super::in_flight::{Batch, Reported};
 use super::knowledge::Event;
 use super::outbox::{Deliveries, Report, Waiting};
 use super::steps::{Step, stepped};
@@ -73,7 +73,7 @@ impl Sender {
 
     /// Gives back the memory of a batch whose records all have their outcome.
     pub(super) fn retire(&mut self, mut batch: Batch) {
-        debug_assert!(batch.told, "records without an outcome");
+        debug_assert!(batch.reported() == Reported::All || batch.parts.is_empty(), "records without an outcome");
         for part in batch.parts.drain(..) {
             let segment = part.run.segment;
             let Some(split_lent) = self.leave_split(segment) else { continue };
@@ -94,7 +94,7 @@ impl Sender {
     /// Tells whoever waits for the batch's records, once.
     pub(super) fn tell(&mut self, batch: &mut Batch, outcome: &Outcome) {
         let live = batch.live();
-        if std::mem::replace(&mut batch.told, true) {
+        if batch.reported() == Reported::All {
             return;
         }
         self.note_outcome(outcome);
@@ -111,7 +111,7 @@ impl Sender {
                 failed => failed.clone(),
             };
             before += i64::from(part.run.count);
-            if part.told {
+            if std::mem::replace(&mut part.reported, true) {
                 continue;
             }
             let run = part.run;
@@ -147,7 +147,7 @@ impl Sender {
         let now = self.now.monotonic;
         // While it may be in the log it goes on although nobody waits for it: it tells of those before it (a broker that
         // restarted may remember it alone), and a copy on its way finds no gap to fill.
-        if batch.told && (self.closed || !batch.is_unclear()) {
+        if batch.reported() == Reported::All && (self.closed || !batch.is_unclear()) {
             return self.drop_told(batch);
         }
         if now >= batch.opened + self.config.delivery_timeout {
@@ -191,7 +191,7 @@ impl Sender {
 
     /// Gives a batch up that is not in flight.
     pub(super) fn fail(&mut self, batch: Batch, kind: DeliveryErrorKind) {
-        if batch.told {
+        if batch.reported() == Reported::All {
             return self.drop_told(batch);
         }
         if self.is_stored(&batch) {
@@ -338,7 +338,7 @@ impl Sender {
         }
         let out_of_order = DeliveryErrorKind::Broker(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
         let kind = if partition.gone_since.is_some() { DeliveryErrorKind::PartitionGone } else { out_of_order };
-        let ends = |queued: &Batch| queued.known.is_doubtful() || queued.told;
+        let ends = |queued: &Batch| queued.known.is_doubtful() || queued.reported() == Reported::All;
         while let Some(at) = self.partitions[id as usize].queue.iter().position(ends)
             && let Some(batch) = self.partitions[id as usize].queue.remove(at)
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Sender;
 use super::connection::{Asked, Cause};
-use super::in_flight::Batch;
+use super::in_flight::{Batch, Reported};
 use super::knowledge::Event;
 use super::outbox::Report;
 use super::shared::{Command, Life, Ticket};
@@ -155,7 +155,7 @@ impl Sender {
                 self.consider(id);
             }
             let partition = &self.partitions[id as usize];
-            let waits = partition.queue.iter().any(|batch| !batch.told);
+            let waits = partition.queue.iter().any(|batch| batch.reported() != Reported::All);
             let partition_busy = !drained || waits || partition.unacked > 0;
             busy |= if late { !self.drain.is_drained(id) } else { partition_busy };
         }
@@ -232,7 +232,7 @@ impl Sender {
 
     fn abandon_batch(&mut self, batch: Batch, kind: DeliveryErrorKind) {
         // One that a later batch was accepted behind ends as delivered.
-        if !batch.told && !self.is_stored(&batch) {
+        if batch.reported() != Reported::All && !self.is_stored(&batch) {
             self.partitions[batch.partition as usize].leave_behind(&batch);
         }
         self.fail(batch, kind);
@@ -279,7 +279,8 @@ impl Sender {
         let requests = self.connections.get(&lane).map_or(0, |connection| connection.unanswered.len());
         for request in 0..requests {
             let Some(mut batches) = self.produced(lane, request).map(std::mem::take) else { continue };
-            for batch in batches.iter_mut().flatten().filter(|batch| !batch.told && chosen(batch)) {
+            for batch in batches.iter_mut().flatten().filter(|batch| batch.reported() != Reported::All && chosen(batch))
+            {
                 if batch.trouble.is_none() && batch.last_error.is_none() {
                     batch.trouble = self.connections.get(&lane).map(|c| format!("{}: no answer so far", c.name).into());
                 }
@@ -374,7 +375,7 @@ impl Sender {
         let expires = |batch: &Batch| batch.opened.saturating_add(timeout);
         let late = |batch: &Batch| batch.partition == id && expires(batch) <= now;
         self.tell_in_flight(lane, late, DeliveryErrorKind::Expired, false);
-        let next = self.in_flight_of(id).filter(|batch| !batch.told).map(expires).min();
+        let next = self.in_flight_of(id).filter(|batch| batch.reported() != Reported::All).map(expires).min();
         self.partitions[id as usize].expires = next;
     }
 

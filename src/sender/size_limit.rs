@@ -15,7 +15,7 @@ use super::connection::{Asked, Connection, Peer, Request, Role};
 use super::drain::BATCH_HEADER;
 use super::health::smaller_requests;
 use super::idempotence::Stamp;
-use super::in_flight::Batch;
+use super::in_flight::{Batch, Reported};
 use super::knowledge::Copies;
 use super::steps::{Step, stepped};
 use super::transmit::ConnectionId;
@@ -278,7 +278,7 @@ impl Sender {
     pub(super) fn cut_down(&mut self, batch: Batch, room: u32) -> Option<Batch> {
         stepped(Step::CutDown);
         let id = batch.partition as usize;
-        if batch.has_told() {
+        if batch.reported() != Reported::Nobody {
             // What was told is left out first, and that may cost its numbers.
             self.cut_out(batch, DeliveryErrorKind::Expired, &Vec::new());
             return None;
@@ -311,7 +311,11 @@ impl Sender {
         // One with as many records would be taken for a second copy of this one.
         let differs = parts.clone().next().is_some_and(|next| next.count != batch.count);
         let (count, searched) = (parts.count(), self.partitions[batch.partition as usize].search.is_some());
-        if !(of_one && differs && batch.known.is_doubtful()) || searched || batch.told || self.is_stored(&batch) {
+        if !(of_one && differs && batch.known.is_doubtful())
+            || searched
+            || batch.reported() == Reported::All
+            || self.is_stored(&batch)
+        {
             return self.fail(batch, kind);
         }
         let mut stamp = batch.stamp;

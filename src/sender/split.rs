@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sender;
 use super::drain::BATCH_HEADER;
-use super::in_flight::{Batch, Part, Piece, Run};
+use super::in_flight::{Batch, Part, Piece, Reported, Run};
 use super::knowledge::Event;
 use super::outbox::{Deliveries, Waiting};
 use crate::completion::{CompletionRef, Outcome};
@@ -41,7 +41,7 @@ impl Sender {
     /// numbers they had: a refused batch uses up none. An earlier copy may be in the log all the same, since brokers look
     /// at the size first: then the first part, which leaves alone, is out of order, and accepted otherwise.
     pub(super) fn split(&mut self, batch: Batch) {
-        if batch.told {
+        if batch.reported() == Reported::All {
             return self.drop_told(batch);
         }
         let room = self.learn_limit(&batch);
@@ -117,7 +117,7 @@ impl Sender {
                 run: cut,
                 completion: completion.take(),
                 deliveries: part.deliveries,
-                told: false,
+                reported: false,
             });
         }
     }
