@@ -87,17 +87,17 @@ impl Sender {
             return None;
         }
         let mut rest = batch.of_piece(rest);
-        match rest.stamp {
+        match &mut rest.stamp {
             Some(_) if walking => {
                 let error = self.error(&rest, kind);
                 self.resolve(rest, &Outcome::Failed(error));
                 return None;
             }
-            Some(_) if unclear => {
+            Some(stamp) if unclear => {
+                stamp.shortened = true;
                 rest.known.learn(Event::Divided);
-                rest.shortened = true;
             }
-            _ => (rest.stamp, rest.shortened) = (None, false),
+            stamp => *stamp = None,
         }
         Some(rest)
     }

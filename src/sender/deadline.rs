@@ -191,7 +191,7 @@ impl Sender {
             if !batch.may_be_written() && batch.stamp.is_some() {
                 // It is stamped again, without them.
                 self.lose_numbers(&batch);
-                (batch.stamp, batch.crc, batch.shortened) = (None, None, false);
+                (batch.stamp, batch.crc) = (None, None);
             }
             self.tell_records(&mut batch, due, false);
             if batch.live() > 0 || batch.is_unclear() {

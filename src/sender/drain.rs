@@ -416,7 +416,6 @@ impl Sender {
             attempts: 0,
             died_alone: 0,
             known: Default::default(),
-            shortened: false,
             lent: false,
             on_lane: false,
             last_error: None,

@@ -35,6 +35,15 @@ pub struct Stamp {
     pub epoch: ProducerEpoch,
     /// Of its first record.
     pub sequence: Sequence,
+    /// Records were cut out of the batch and it kept its stamp: its numbers end before those of the next batch begin.
+    pub shortened: bool,
+}
+
+impl Stamp {
+    /// That of the records behind the first `count`.
+    pub const fn after(self, count: u32) -> Self {
+        Self { sequence: self.sequence.plus(count), ..self }
+    }
 }
 
 /// A partition's sequence numbers. The epoch is the partition's own: it is raised only where a number was lost, and
@@ -99,7 +108,7 @@ impl Sequences {
         let (producer, epoch) = *self.identity.get_or_insert(current);
         let sequence = Sequence(self.next as i32);
         self.next = sequence.plus(count).0 as u32;
-        Stamp { producer, epoch, sequence }
+        Stamp { producer, epoch, sequence, shortened: false }
     }
 
     /// Takes a new epoch; to be called only when nothing stamped is unresolved. False: epochs are used up or the producer
@@ -191,7 +200,10 @@ mod tests {
     fn an_epoch_starts_at_zero_and_needs_an_ack() {
         let mut sequences = Sequences::default();
         let first = sequences.stamp((ProducerId(9), ProducerEpoch(0)), 10);
-        assert_eq!(first, Stamp { producer: ProducerId(9), epoch: ProducerEpoch(0), sequence: Sequence(0) });
+        assert_eq!(
+            first,
+            Stamp { producer: ProducerId(9), epoch: ProducerEpoch(0), sequence: Sequence(0), shortened: false }
+        );
         let second = sequences.stamp((ProducerId(10), ProducerEpoch(3)), 5);
         assert_eq!((second.producer, second.sequence), (ProducerId(9), Sequence(10)), "the id stays");
         sequences.ack(first, true);

@@ -93,8 +93,6 @@ pub struct Batch {
     pub died_alone: u32,
     /// Whether its records may be in the log. While that is doubtful it is never stamped again.
     pub known: Knowledge,
-    /// Records were cut out of it and it kept its stamp: its sequence numbers end before those of the next batch begin.
-    pub shortened: bool,
     /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
     /// through it.
     pub lent: bool,
@@ -161,7 +159,6 @@ impl Batch {
             attempts: self.attempts,
             died_alone: self.died_alone,
             known: self.known,
-            shortened: self.shortened,
             lent: self.lent,
             on_lane: self.on_lane,
             last_error: self.last_error.clone(),

@@ -54,7 +54,7 @@ impl Sender {
                 part.known.learn(Event::PartAccepted);
             }
         }
-        if batch.shortened {
+        if batch.stamp.is_some_and(|stamp| stamp.shortened) {
             // It was not there whole, so those of its numbers that are left out are lost.
             partition.sequences.spoil();
             partition.gap = Some(partition.gap.map_or(batch.number, |gap| gap.min(batch.number)));
@@ -358,7 +358,7 @@ impl Sender {
         }
         let partition = &mut self.partitions[id as usize];
         for batch in &mut partition.queue {
-            (batch.stamp, batch.crc, batch.shortened) = (None, None, false);
+            (batch.stamp, batch.crc) = (None, None);
         }
     }
 }

@@ -321,9 +321,9 @@ impl Sender {
         let mut stamp = batch.stamp;
         let queue = &mut self.partitions[batch.partition as usize].queue;
         for (at, part) in queue.iter_mut().take(count).enumerate() {
-            (part.stamp, part.crc) = (stamp, None);
-            part.shortened |= at + 1 == count;
-            stamp = stamp.map(|stamp| Stamp { sequence: stamp.sequence.plus(part.count), ..stamp });
+            let shortened = at + 1 == count || part.stamp.is_some_and(|own| own.shortened);
+            (part.stamp, part.crc) = (stamp.map(|stamp| Stamp { shortened, ..stamp }), None);
+            stamp = stamp.map(|stamp| stamp.after(part.count));
         }
         let error = self.error(&batch, kind);
         self.resolve(batch, &Outcome::Failed(error));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sender;
 use super::drain::BATCH_HEADER;
+use super::idempotence::Stamp;
 use super::in_flight::{Batch, Part, Piece, Reported, Run};
 use super::knowledge::Event;
 use super::outbox::{Deliveries, Waiting};
@@ -64,13 +65,12 @@ impl Sender {
             .into_iter()
             .enumerate()
             .map(|(at, piece)| {
-                let own = (stamp, part);
-                part += piece.count;
-                stamp = stamp.map(|s| super::idempotence::Stamp { sequence: s.sequence.plus(piece.count), ..s });
+                let count = piece.count;
                 // The numbers that are left out are those behind the last piece.
-                let shortened = batch.shortened && at == last;
-                let batch = batch.of_piece(piece);
-                Batch { stamp: own.0, part: own.1, shortened, died_alone: 0, ..batch }
+                let own = stamp.map(|stamp| Stamp { shortened: stamp.shortened && at == last, ..stamp });
+                let batch = Batch { stamp: own, part, died_alone: 0, ..batch.of_piece(piece) };
+                (stamp, part) = (stamp.map(|stamp| stamp.after(count)), part + count);
+                batch
             })
             .collect();
         let partition = &mut self.partitions[batch.partition as usize];
