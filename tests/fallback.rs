@@ -1,7 +1,7 @@
 //! What could not be delivered: that every such record reaches the sink, whole and once, over both drivers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -392,15 +392,20 @@ fn a_split_segment_stays_until_the_sink_has_read_it(driver: DriverChoice) {
 }
 
 fn what_close_gives_up_is_kept(driver: DriverChoice) {
-    let broker = start(one_partition().on_produce(|_| Fault::HangBefore));
+    let arrived = Arc::new(AtomicBool::new(false));
+    let seen = arrived.clone();
+    let broker = start(one_partition().on_produce(move |_| {
+        seen.store(true, Ordering::Release);
+        Fault::HangBefore
+    }));
     let keeper = Keeper::default();
     let producer = builder(&broker, driver).on_undeliverable(keeper.clone()).build().unwrap();
     let topic = producer.topic("t").unwrap();
     for number in 0..100_u32 {
         drop(topic.send(Record::value(&number.to_string())).unwrap());
-        if number == 50 {
-            // Some in flight, the rest in the ring.
-            std::thread::sleep(Duration::from_millis(20));
+        // Some in flight, the rest in the ring.
+        while number == 50 && !arrived.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
     let report = producer.close(Duration::from_millis(100)).unwrap();
