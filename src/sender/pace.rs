@@ -110,11 +110,11 @@ mod tests {
         pace.drain(1000 * US, None);
         assert_eq!(pace.comes_to(1050 * US, 20_000, MOST), 20_000, "the ring was empty");
         for (in_flight, answered, waits) in [(true, 0, true), (false, 2000, true), (false, 1999, false)] {
+            pace.drain(1950 * US, None);
             pace.answer(answered * US);
             pace.begin(2000 * US, in_flight);
-            assert!(pace.comes_to(2050 * US, 20_000, MOST) == 20_000, "long after the last batch left");
-            pace.drained_at = 2000 * US;
             assert_eq!(pace.comes_to(2050 * US, 20_000, MOST) > 20_000, waits, "{in_flight} {answered}");
+            assert_eq!(pace.comes_to(2250 * US, 20_000, MOST), 20_000, "long after the last batch left");
         }
     }
 
