@@ -20,7 +20,7 @@ const ROWS: &[&[&str]] = &[
 /// The only files that may say `unsafe`.
 const UNSAFE: &[&str] = &[
     "accumulator/arena.rs",
-    "accumulator/drained.rs",
+    "accumulator/lease.rs",
     "accumulator/private_claim.rs",
     "accumulator/ring.rs",
     "accumulator/segment.rs",

@@ -3,12 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
-    Accumulator, Partition,
-    completions::{CompletionRef, Place},
-    pool::class_for,
-    ring::Look,
-    segment::{Header, UNIT},
-    word::Slot,
+    Accumulator, Partition, completions::Place, lease::Lease, pool::class_for, ring::Look, segment::Header, word::Slot,
 };
 use crate::sync::{Acquire, Relaxed, Release, order};
 
@@ -38,39 +33,11 @@ pub struct Peek {
     pub newest: u64,
 }
 
-/// One drained segment: records of one batch, in the arena.
-pub struct SealedSegment {
-    /// For [`Accumulator::release`].
-    pub index: u32,
-    /// Where in the arena its first record begins.
-    pub offset: usize,
-    /// Length of its records, bytes.
-    pub len: u32,
-    /// How many records.
-    pub count: u32,
-    /// Who waits for them; record `i` is its index `i`.
-    pub completion: CompletionRef,
-    /// How many of them have a `Delivery`.
-    pub deliveries: u32,
-    /// Its records have entries.
-    pub tagged: bool,
-}
-
-impl fmt::Debug for SealedSegment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, offset, len, count, deliveries, tagged, .. } = self;
-        write!(
-            f,
-            "segment {index}: {count} records ({deliveries} deliveries, tagged {tagged}) at {offset}, {len} bytes"
-        )
-    }
-}
-
 /// Sealed segments in ring order, to leave under one header. Never without a record; no segment without one.
 #[derive(Debug, Default)]
 pub struct Chain {
     /// The batch's records, in order.
-    pub segments: Vec<SealedSegment>,
+    pub segments: Vec<Lease>,
     /// How many records.
     pub count: u32,
     /// Their length, bytes, without the batch header.
@@ -100,7 +67,7 @@ pub struct Drain {
     heads: Vec<Head>,
     /// Which share a leader's partitions count in, by node id.
     leaders: HashMap<i32, u32>,
-    spare: Vec<Vec<SealedSegment>>,
+    spare: Vec<Vec<Lease>>,
     /// The walk of the chain that is being drained.
     walked: Vec<u32>,
     /// See [`Drain::wake_callers`].
@@ -300,15 +267,7 @@ impl Drain {
             chain.bytes += len;
             chain.base_timestamp = header.base().timestamp;
             chain.max_timestamp = chain.max_timestamp.max(header.max_timestamp());
-            chain.segments.push(SealedSegment {
-                index: *index,
-                offset: *index as usize * UNIT + start as usize,
-                len,
-                count,
-                completion: header.completion(),
-                deliveries: header.committed().deliveries(),
-                tagged: header.extent().tagged(),
-            });
+            chain.segments.push(Lease::new(accumulator, *index));
         }
         chain.end_position = *position;
         partition.drained.end(*position, chain.count);
@@ -319,10 +278,9 @@ impl Drain {
         chain
     }
 
-    /// [`Accumulator::release`], for the sender.
-    pub fn release(&mut self, segment: u32) {
-        self.accumulator.release(segment);
-        self.made_room = true;
+    /// [`Lease::end`], for the sender.
+    pub fn give_back(&mut self, lease: Lease) {
+        self.made_room |= lease.end() > 0;
     }
 
     /// Wakes callers who wait for room, if something was drained or released since the last time.
@@ -332,7 +290,7 @@ impl Drain {
         }
     }
 
-    /// Gives a chain's vector back for reuse. Its segments were released, or are somebody else's by now.
+    /// Gives a chain's vector back for reuse.
     pub fn recycle(&mut self, mut chain: Chain) {
         chain.segments.clear();
         self.spare.push(chain.segments);

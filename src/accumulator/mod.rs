@@ -2,21 +2,22 @@
 //!
 //! ```text
 //! append ─► look ─► claim (CAS) ─► write ─► commit ──┐ complete?
-//!             │ does not fit: seal ─► settle ────────┴─► ReadySet ─► Doorbell ─► Drain::drain ─► Chain ─► release
+//!             │ does not fit: seal ─► settle ────────┴─► ReadySet ─► Doorbell ─► Drain::drain ─► Chain ─► Lease
 //!             └ sealed: install the next segment
 //! ```
 //! The memory: `arena`, `pool` its runs, `share` who holds how much, `segment` a run's header, `word` all bit layouts.
 //! The writers' half: `partition` a ring, `ring` appends, `private_claim` records with a run of their own, `entry`
-//! listener entries, `deadline` records with less time, `room` waiting for memory. The sender's half: `ready` which partitions to look at, `drain`, and
-//! `drained`, `renumber` what may be done with what came out. For everyone: `census`, what is where.
+//! listener entries, `deadline` records with less time, `room` waiting for memory. The sender's half: `ready` which
+//! partitions to look at, `drain`, and `lease`, `renumber` what may be done with what came out. For everyone: `census`, what
+//! is where.
 
 pub mod arena;
 mod census;
 mod completions;
 mod deadline;
 mod drain;
-mod drained;
 mod entry;
+mod lease;
 mod partition;
 mod pool;
 mod private_claim;
@@ -59,6 +60,7 @@ pub use self::{
     deadline::Deadline,
     drain::{Drain, Leave},
     entry::Entry,
+    lease::Lease,
     partition::Partition,
     private_claim::PrivateClaim,
     room::Ask,

@@ -116,12 +116,12 @@ struct Out(Vec<(usize, u8)>);
 
 impl Out {
     fn take(&mut self, room: &mut Room, partition: usize, leave: Leave) {
-        while let Some(chain) = room.drain.drain(partition as u32, leave) {
+        while let Some(mut chain) = room.drain.drain(partition as u32, leave) {
             let mut delta = 0;
             for segment in &chain.segments {
-                let bytes = room.accumulator.bytes(segment.offset, segment.len as usize);
+                let bytes = segment.bytes();
                 let mut rest = &bytes[..];
-                for _ in 0..segment.count {
+                for _ in 0..segment.count() {
                     let body = usize::from(rest[0]) / 2;
                     let (record, behind) = rest[1..].split_at(body);
                     // attributes, timestamp delta, offset delta, null key, value length
@@ -138,8 +138,8 @@ impl Out {
                 assert!(rest.is_empty());
             }
             assert_eq!(delta, chain.count as usize);
-            for segment in &chain.segments {
-                room.drain.release(segment.index);
+            for segment in chain.segments.drain(..) {
+                room.drain.give_back(segment);
             }
             room.drain.recycle(chain);
             room.drain.wake_callers();
@@ -496,8 +496,8 @@ fn entries_come_with_their_records() {
     fn tags(room: &mut Room) -> usize {
         let mut tags = 0;
         while let Some(chain) = room.drain.drain(0, Leave::Now) {
-            for segment in &chain.segments {
-                for entry in room.accumulator.entries(segment.index, 0..segment.count) {
+            for segment in chain.segments {
+                for entry in segment.entries() {
                     match entry {
                         Entry::None => {}
                         entry => {
@@ -506,7 +506,7 @@ fn entries_come_with_their_records() {
                         }
                     }
                 }
-                room.drain.release(segment.index);
+                room.drain.give_back(segment);
             }
         }
         tags

@@ -1,26 +1,16 @@
 //! Records of a batch that become a batch of their own, or move up in it as others are left out: their offset deltas are
 //! smaller then. A smaller delta never takes more bytes, so records are written again where they lie.
 
-use super::Drain;
+use super::lease::Lease;
 use crate::wire::varint::{put_signed, signed_len, unzigzag};
 
-/// What [`Drain::renumber`] made of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Renumbered {
-    /// Length of its records, bytes.
-    pub len: usize,
-    /// The largest timestamp delta in it.
-    pub max_timestamp_delta: i64,
-}
-
-impl Drain {
-    /// Gives the `count` records that begin at `offset`, at most `len` bytes, the offset deltas `first_delta`,
-    /// `first_delta + 1` and so on, none above what it was. What lies behind them stays, but is no longer next to them.
-    /// For segments that were drained and not released, and of which the kernel holds nothing.
-    pub fn renumber(&self, offset: usize, len: usize, count: u32, first_delta: u32) -> Renumbered {
-        let (len, max_timestamp_delta) =
-            self.accumulator().rewrite(offset, len, |bytes| renumber(bytes, count, first_delta));
-        Renumbered { len, max_timestamp_delta }
+impl Lease {
+    /// Gives the records the offset deltas `first_delta`, `first_delta + 1` and so on, none above what it was. What lies
+    /// behind them stays, but is no longer next to them. The kernel must hold nothing of them. Returns the largest of their
+    /// timestamp deltas.
+    pub fn renumber(&mut self, first_delta: u32) -> i64 {
+        let count = self.count();
+        self.rewrite(|bytes| renumber(bytes, count, first_delta))
     }
 }
 

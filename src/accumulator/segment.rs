@@ -17,7 +17,7 @@ use super::{
     pool::Account,
     word::{Base, Claim, Commit, Extent},
 };
-use crate::sync::{Acquire, AtomicU64, Relaxed, Release, order, plain};
+use crate::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, order, plain};
 
 /// The smallest run, bytes.
 pub const UNIT: usize = if cfg!(loom) { 27 } else { 1024 };
@@ -45,6 +45,8 @@ pub struct Header {
     hole: plain::AtomicU64,
     /// 1: its memory was given back. A hint, for who keeps records in mind.
     released: plain::AtomicU32,
+    /// How many leases there are of its records, once it was drained.
+    leases: AtomicU32,
     commit: Line<AtomicU64>,
 }
 
@@ -126,7 +128,36 @@ impl Header {
         self.completion.store(completion, Relaxed);
     }
 
-    /// Its memory is given back. For who drained it.
+    /// The same, for whoever makes its last call; `None`: that was made.
+    pub fn take_completion(&self) -> Option<CompletionRef> {
+        let completion = self.completion.swap(std::ptr::null_mut(), Relaxed);
+        // SAFETY: clause (b).
+        (!completion.is_null()).then(|| unsafe { CompletionRef::from_raw(completion) })
+    }
+
+    /// The first lease of its records is made. Panics unless it is complete, not released, and has none.
+    pub fn lease(&self) {
+        let fresh = self.is_complete() && !self.is_released() && self.leases.load(Relaxed) == 0;
+        assert!(fresh, "a segment is drained once, when it is complete");
+        self.leases.store(1, Relaxed);
+    }
+
+    /// Another lease is made of one.
+    pub fn share_lease(&self) {
+        self.leases.fetch_add(1, Relaxed);
+    }
+
+    /// For a lease's owner: there is no other one, and what the others did is done.
+    pub fn has_one_lease(&self) -> bool {
+        self.leases.load(Acquire) == 1
+    }
+
+    /// A lease ends. True: it was the last, and what the others did is done.
+    pub fn end_lease(&self) -> bool {
+        self.leases.fetch_sub(1, order("lease_end", AcqRel)) == 1
+    }
+
+    /// Its memory is given back. For the owner of its last lease.
     pub fn release(&self) {
         self.released.store(1, Relaxed);
     }
@@ -301,6 +332,7 @@ pub fn table(units: usize) -> Option<Table> {
         account: plain::AtomicU32::new(0),
         hole: plain::AtomicU64::new(0),
         released: plain::AtomicU32::new(0),
+        leases: AtomicU32::new(0),
         commit: Line(AtomicU64::new(0)),
     };
     Some(Table((0..units).map(header).collect()))

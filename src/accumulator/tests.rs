@@ -76,16 +76,15 @@ fn read(mut bytes: &[u8], base_timestamp: i64) -> Vec<Read> {
 }
 
 /// Reads a chain and checks what its header will say.
-fn read_chain(accumulator: &Accumulator, chain: &Chain) -> Vec<Read> {
+fn read_chain(chain: &Chain) -> Vec<Read> {
     let mut records = vec![];
     for segment in &chain.segments {
-        let bytes = accumulator.bytes(segment.offset, segment.len as usize);
-        let part = read(bytes, chain.base_timestamp);
-        assert_eq!(part.len(), segment.count as usize);
+        let part = read(segment.bytes(), chain.base_timestamp);
+        assert_eq!(part.len(), segment.count() as usize);
         records.extend(part);
     }
     assert_eq!(records.len(), chain.count as usize);
-    assert_eq!(chain.segments.iter().map(|segment| segment.len).sum::<u32>(), chain.bytes);
+    assert_eq!(chain.segments.iter().map(|segment| segment.len()).sum::<u32>(), chain.bytes);
     assert_eq!(records.iter().map(|record| record.timestamp).max(), Some(chain.max_timestamp));
     for (delta, record) in records.iter().enumerate() {
         assert_eq!(record.offset_delta, delta as i64, "offset deltas count from 0");
@@ -94,11 +93,10 @@ fn read_chain(accumulator: &Accumulator, chain: &Chain) -> Vec<Read> {
 }
 
 /// Ends the chain's completions and gives its memory back.
-fn settle(drain: &mut Drain, chain: Chain, place: &Arc<Place>) {
-    for segment in &chain.segments {
-        let outcome = Outcome::Delivered { base_offset: Some(0), log_append_time: None };
-        segment.completion.complete(segment.deliveries, place, outcome);
-        drain.release(segment.index);
+fn settle(drain: &mut Drain, mut chain: Chain, place: &Arc<Place>) {
+    for mut segment in chain.segments.drain(..) {
+        segment.report(place, Outcome::Delivered { base_offset: Some(0), log_append_time: None });
+        drain.give_back(segment);
     }
     drain.recycle(chain);
     drain.wake_callers();
@@ -125,10 +123,10 @@ fn append(accumulator: &Accumulator, partition: &Partition, bytes: &[u8]) -> Res
 
 /// Everything that waits, as batches.
 fn drain_all(drain: &mut Drain, id: u32) -> Vec<Vec<Read>> {
-    let (accumulator, place) = (drain.accumulator().clone(), drain.partition(id).place.clone());
+    let place = drain.partition(id).place.clone();
     let mut batches = vec![];
     while let Some(chain) = drain.drain(id, Leave::Now) {
-        batches.push(read_chain(&accumulator, &chain));
+        batches.push(read_chain(&chain));
         settle(drain, chain, &place);
     }
     batches
@@ -146,7 +144,7 @@ fn records_come_out_as_they_went_in() {
     assert_eq!(drain.peek(0), Peek { bytes: 38, any: true, complete: false, head: 16, newest: 16 });
     let chain = drain.drain(0, Leave::Now).unwrap();
     assert_eq!((chain.base_timestamp, chain.max_timestamp, chain.bytes), (5_000, 5_000, 38));
-    let records = read_chain(&accumulator, &chain);
+    let records = read_chain(&chain);
     assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
     assert_eq!(records[0].headers, [(b"a".to_vec(), Some(b"1".to_vec())), (b"a".to_vec(), None)]);
     assert_eq!((&records[1].key, &records[1].value, records[1].timestamp), (&None, &None, 4_000));
@@ -202,7 +200,7 @@ fn a_busy_partition_continues_up_to_its_limit() {
     }
     let mut sizes = vec![];
     while let Some(chain) = drain.drain(0, Leave::Now) {
-        read_chain(&accumulator, &chain);
+        read_chain(&chain);
         sizes.push(chain.bytes);
         settle(&mut drain, chain, &partition.place);
     }
@@ -337,7 +335,7 @@ fn an_ended_batch_takes_no_more() {
     assert_eq!(refused, Refused::RingFull);
     drain.end_batch(0);
     let first = drain.drain(0, Leave::Complete).unwrap();
-    assert_eq!(read_chain(&accumulator, &first).len(), 1);
+    assert_eq!(read_chain(&first).len(), 1);
     settle(&mut drain, first, &partition.place);
     append(&accumulator, &partition, b"c").unwrap();
     let batches = drain_all(&mut drain, 0);
@@ -404,11 +402,11 @@ fn entries_say_who_is_told() {
     accumulator.append(&partition, &value(&[1; 400_000]), None, Attach::Tag(200), true, None).unwrap();
     let (mut seen, mut deliveries) = (0u64, 0);
     while let Some(chain) = drain.drain(0, Leave::Now) {
-        read_chain(&accumulator, &chain);
+        read_chain(&chain);
         for segment in &chain.segments {
-            deliveries += segment.deliveries;
-            for entry in accumulator.entries(segment.index, 0..segment.count) {
-                if !segment.tagged {
+            deliveries += segment.deliveries();
+            for entry in segment.entries() {
+                if !segment.tagged() {
                     assert_eq!(entry, Entry::None);
                     continue;
                 }
@@ -423,8 +421,6 @@ fn entries_say_who_is_told() {
                 );
                 seen += 1;
             }
-            let behind = segment.count..segment.count + 1;
-            assert!(accumulator.entries(segment.index, behind).eq([Entry::None]));
         }
         settle(&mut drain, chain, &partition.place);
     }
@@ -441,7 +437,7 @@ fn deliveries_name_their_record() {
         deliveries.extend(done.delivery.map(|delivery| (i, delivery)));
     }
     let chain = drain.drain(0, Leave::Now).unwrap();
-    assert_eq!(chain.segments[0].deliveries, 10);
+    assert_eq!(chain.segments[0].deliveries(), 10);
     settle(&mut drain, chain, &partition.place);
     for (i, delivery) in deliveries {
         let metadata = delivery.try_result().unwrap().unwrap();
@@ -585,10 +581,10 @@ fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
         assert_eq!((chain.segments.len(), used(&accumulator)), (1, kept));
         let other = drain.add_partition(place(1));
         append(&accumulator, &other, &[9; 40_000]).unwrap();
-        assert_eq!(read_chain(&accumulator, &chain).len(), records);
+        assert_eq!(read_chain(&chain).len(), records);
         let segment = &chain.segments[0];
         let expected = if attach == Attach::None { Entry::None } else { Entry::Tag { tag: 7, timestamp: 1_000 } };
-        assert!(accumulator.entries(segment.index, 0..segment.count).all(|entry| entry == expected));
+        assert!(segment.entries().all(|entry| entry == expected));
         settle(&mut drain, chain, &partition.place);
         drain_all(&mut drain, other.id);
         assert_eq!(used(&accumulator), 0);
@@ -600,7 +596,7 @@ fn overwrite_free(accumulator: &Accumulator, byte: u8) {
     let taken: Vec<_> = std::iter::from_fn(|| accumulator.pool.take(pool::CLASSES - 1, 0, 0, &mut false)).collect();
     assert_eq!(accumulator.free(), 0);
     for run in taken {
-        accumulator.rewrite(run.index as usize * UNIT, run.units as usize * UNIT, |bytes| bytes.fill(byte));
+        accumulator.overwrite(&run, byte);
         accumulator.pool.put(run);
     }
 }
@@ -629,12 +625,11 @@ fn a_record_in_flight_keeps_its_last_bytes() {
             }
             let chain = drain.drain(0, Leave::Now).unwrap();
             let segment = &chain.segments[0];
-            let before = accumulator.bytes(segment.offset, segment.len as usize).to_vec();
+            let before = segment.bytes().to_vec();
             overwrite_free(&accumulator, 0xee);
-            let after = accumulator.bytes(segment.offset, segment.len as usize);
-            assert!(before == after, "{len} bytes (tagged {tagged}, claimed {claimed}): {chain:?}");
+            assert!(before == segment.bytes(), "{len} bytes (tagged {tagged}, claimed {claimed}): {chain:?}");
             let entry = if tagged { Entry::Tag { tag: 7, timestamp: 1_000 } } else { Entry::None };
-            assert!(accumulator.entries(segment.index, 0..1).eq([entry]));
+            assert!(segment.entries().eq([entry]));
             settle(&mut drain, chain, &partition.place);
         }
         assert_eq!(accumulator.free(), buffer_memory);

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::sync::Parker;
 
 use super::seldom::Seldom;
-use crate::accumulator::Entry;
+use crate::accumulator::{Entry, Lease};
 use crate::completion::ending::GRACE;
 use crate::completion::{DeliveryListener, Outcome, UndeliverableSink, UndeliveredRecord, callback, callback_thread};
 use crate::error::DeliveryError;
 use crate::record::Place;
-use crate::sender::{Outbox, Report, Run, Shared};
+use crate::sender::{Outbox, Report, Shared};
 use crate::wire::record_view::Records;
 
 /// Who is called, besides callbacks.
@@ -126,16 +126,16 @@ pub fn spawn(shared: Arc<Shared>, outbox: Arc<Outbox>, parker: Parker, mut told:
 /// How many bytes of memory were released, for which callers that wait for room are to be woken. `None`: nothing follows.
 pub fn carry_out(shared: &Shared, told: &mut Told, report: Report) -> Option<usize> {
     match report {
-        Report::Records { place, run, outcome, deliveries } => {
+        Report::Records { place, mut lease, outcome, deliveries } => {
             if let (Some(sink), Outcome::Failed(error)) = (&mut told.sink, &outcome) {
-                keep(shared, &mut **sink, &mut told.panics, &place, run, error);
+                keep(shared, &mut **sink, &mut told.panics, &place, &lease, error);
             }
-            if let Some(deliveries) = deliveries {
-                deliveries.tell(&run, &place, &outcome);
+            if deliveries {
+                lease.report(&place, outcome.clone());
             }
-            tell(shared, told, &place, run, &outcome);
+            tell(told, &place, &lease, &outcome);
+            return Some(lease.end());
         }
-        Report::Release(segment) => return Some(shared.accumulator.release(segment)),
         Report::Done(ticket) => ticket.finish(),
         Report::End => return None,
     }
@@ -148,14 +148,13 @@ fn keep(
     sink: &mut dyn UndeliverableSink,
     panics: &mut Panics,
     place: &Place,
-    run: Run,
+    lease: &Lease,
     error: &DeliveryError,
 ) {
-    let base_timestamp = shared.accumulator.base_timestamp(run.segment);
-    let bytes = shared.accumulator.bytes(run.offset, run.len as usize);
+    let base_timestamp = lease.base_timestamp();
     let closes_in = shared.ending.time_left();
     let mut headers = Vec::new();
-    for record in Records::bare(bytes, run.count) {
+    for record in Records::bare(lease.bytes(), lease.count()) {
         let Ok(record) = record else {
             // Our own bytes: a bug, and nothing behind it can be read.
             tracing::error!(%place, "an undelivered record could not be read back; please report this bug");
@@ -181,9 +180,9 @@ fn keep(
     }
 }
 
-fn tell(shared: &Shared, told: &mut Told, place: &Arc<Place>, run: Run, outcome: &Outcome) {
+fn tell(told: &mut Told, place: &Arc<Place>, lease: &Lease, outcome: &Outcome) {
     let Told { listener, panics, .. } = told;
-    let mut entries = (0..).zip(shared.accumulator.entries(run.segment, run.first..run.first + run.count));
+    let mut entries = (0..).zip(lease.entries());
     let mut lent = outcome.of_record(place, 0, 0);
     let mut go_on = || {
         for (nth, entry) in &mut entries {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::input::Input;
 use crate::accumulator::{
-    Accumulator, AccumulatorConfig, Ask, Attach, Chain, Drain, Entry, Leave, Partition, PrivateClaim, Refused,
+    Accumulator, AccumulatorConfig, Ask, Attach, Chain, Drain, Entry, Lease, Leave, Partition, PrivateClaim, Refused,
 };
 use crate::completion::{Delivery, Outcome};
 use crate::record::Place;
@@ -288,8 +288,7 @@ impl Script {
 
     /// Checks a chain against what was accepted, and puts it in flight.
     fn take_in(&mut self, at: usize, chain: Chain) {
-        let parts: Vec<&[u8]> =
-            chain.segments.iter().map(|part| self.accumulator.bytes(part.offset, part.len as usize)).collect();
+        let parts: Vec<&[u8]> = chain.segments.iter().map(Lease::bytes).collect();
         let batch = batch(&chain, &parts);
         assert!(batch.len() <= MAX_REQUEST, "a batch of {} bytes", batch.len());
         let stored = decode_batch(&batch).expect("a chain is a batch");
@@ -297,7 +296,7 @@ impl Script {
         let mut stored = stored.into_iter().enumerate();
         let mut deliveries = Vec::new();
         for segment in &chain.segments {
-            for told in self.accumulator.entries(segment.index, 0..segment.count) {
+            for told in segment.entries() {
                 let (delta, stored) = stored.next().expect("as many as were counted");
                 let record = lane.expected.pop_front().expect("a record that was never accepted");
                 assert_eq!((stored.offset, stored.timestamp), (delta as i64, record.timestamp));
@@ -319,7 +318,7 @@ impl Script {
         let across = lane.ends.iter().find(|end| (from + 1..lane.out).contains(*end));
         assert!(across.is_none(), "a batch of records {from} to {} goes on over its end at {across:?}", lane.out);
         let bytes = parts.iter().map(|part| part.to_vec()).collect();
-        assert_eq!(chain.segments.iter().map(|part| part.deliveries as usize).sum::<usize>(), deliveries.len());
+        assert_eq!(chain.segments.iter().map(|part| part.deliveries() as usize).sum::<usize>(), deliveries.len());
         self.batches += 1;
         self.sent.push_back(Sent { partition: at, chain, bytes, deliveries });
     }
@@ -349,16 +348,15 @@ impl Script {
             return;
         }
         let at = input.below(self.sent.len());
-        let Some(Sent { partition, chain, bytes, deliveries }) = self.sent.remove(at) else { return };
+        let Some(Sent { partition, mut chain, bytes, deliveries }) = self.sent.remove(at) else { return };
         let free = self.accumulator.free();
         assert!(deliveries.iter().all(|delivery| delivery.try_result().is_none()));
         let place = &self.lanes[partition].ring.place;
-        for (segment, bytes) in chain.segments.iter().zip(&bytes) {
-            let now = self.accumulator.bytes(segment.offset, segment.len as usize);
-            assert_eq!(now, bytes, "somebody wrote into a batch in flight");
+        for (mut segment, bytes) in chain.segments.drain(..).zip(&bytes) {
+            assert_eq!(segment.bytes(), bytes, "somebody wrote into a batch in flight");
             let outcome = Outcome::Delivered { base_offset: Some(7), log_append_time: None };
-            segment.completion.complete(segment.deliveries, place, outcome);
-            self.drain.release(segment.index);
+            segment.report(place, outcome);
+            self.drain.give_back(segment);
         }
         assert!(self.accumulator.free() > free);
         for delivery in &deliveries {

@@ -2,7 +2,7 @@
 //! encoder alone, once through a ring of the accumulator, chains of segments and renumbered parts of them included.
 
 use super::input::Input;
-use crate::accumulator::{Accumulator, AccumulatorConfig, Attach, Leave, Refused};
+use crate::accumulator::{Accumulator, AccumulatorConfig, Attach, Lease, Leave, Refused};
 use crate::record::Place;
 use crate::testing::{StoredRecord, decode_batch};
 use crate::wire::batch_view::BatchView;
@@ -175,30 +175,25 @@ fn through_a_ring(records: &[Record], stamp: Stamp) {
             return;
         }
         let mut from = first;
-        while let Some(chain) = drain.drain(0, Leave::Now) {
+        while let Some(mut chain) = drain.drain(0, Leave::Now) {
             let expected = &records[from..from + chain.count as usize];
             from += expected.len();
-            let parts: Vec<&[u8]> =
-                chain.segments.iter().map(|part| accumulator.bytes(part.offset, part.len as usize)).collect();
+            let parts: Vec<&[u8]> = chain.segments.iter().map(Lease::bytes).collect();
             check(&batch_of(expected.len(), chain.base_timestamp, chain.max_timestamp, stamp, &parts), expected, stamp);
             // The second half of its first segment as a batch of its own, as when it was too large.
-            let segment = &chain.segments[0];
-            let (half, rest) = (segment.count / 2, segment.count - segment.count / 2);
-            let mut reader = Reader::new(accumulator.bytes(segment.offset, segment.len as usize), false);
+            let mut segment = chain.segments.remove(0);
+            let (count, half) = (segment.count() as usize, segment.count() / 2);
+            let mut reader = Reader::new(segment.bytes(), false);
             for _ in 0..half {
                 let body = reader.varint("record length").expect("a record that we wrote ourselves");
                 reader.take(body as usize, "record").expect("a record that we wrote ourselves");
             }
-            let offset = segment.offset + reader.position();
-            let moved = drain.renumber(offset, reader.remaining(), rest, 0);
-            let max = chain.base_timestamp + moved.max_timestamp_delta;
-            let bytes = accumulator.bytes(offset, moved.len);
-            let part = batch_of(rest as usize, chain.base_timestamp, max, stamp, &[bytes]);
-            check(&part, &expected[half as usize..segment.count as usize], stamp);
-            for segment in &chain.segments {
-                segment.completion.finish(segment.deliveries, None);
-                accumulator.release(segment.index);
-            }
+            let len = reader.position() as u32;
+            let front = (half > 0).then(|| segment.cut_front(half, len));
+            let max = chain.base_timestamp + segment.renumber(0);
+            let part = batch_of(segment.count() as usize, chain.base_timestamp, max, stamp, &[segment.bytes()]);
+            check(&part, &expected[half as usize..count], stamp);
+            drop((front, segment));
             drain.recycle(chain);
         }
         assert_eq!(from, next, "all that was accepted came out");

@@ -5,8 +5,10 @@
 //! offset deltas, so that the callback thread may read those that failed.
 
 use super::Sender;
-use super::in_flight::{Batch, Part, Piece, Reported, Run};
+use super::in_flight::{Batch, Part, Piece, Reported};
 use super::knowledge::Event;
+use super::split::cut;
+use crate::accumulator::Lease;
 use crate::completion::Outcome;
 use crate::error::DeliveryErrorKind;
 
@@ -21,7 +23,7 @@ pub fn tidy(refused: &mut Refused, count: u32) {
 }
 
 /// Records in a row of one part: those that stay, or those that were refused with the same words.
-type Cut<'a> = (Run, Option<Option<&'a str>>);
+type Cut<'a> = (Lease, Option<Option<&'a str>>);
 
 impl Sender {
     /// Ends the `refused` records (tidy) of a batch that is not in flight, leaves out those that were told already, and
@@ -59,23 +61,24 @@ impl Sender {
         let (mut next, mut nth) = (refused.iter().peekable(), 0);
         for part in std::mem::take(&mut batch.parts) {
             if part.reported {
-                nth += part.run.count as i32;
+                nth += part.lease.count() as i32;
                 while next.next_if(|(place, _)| *place < nth).is_some() {}
                 bad.push((part, None));
                 continue;
             }
-            let cuts = self.cut(part.run, part.run.count, |_, _| {
+            let count = part.lease.count();
+            let cuts = cut(part.lease, count, |_, _| {
                 nth += 1;
                 next.next_if(|(place, _)| *place == nth - 1).map(|(_, words)| words.as_deref())
             });
-            self.deal(part, cuts, &mut rest, &mut bad);
+            deal(cuts, &mut rest, &mut bad);
         }
         if batch.stamp.is_some() && (rest.count == 0 || !unclear || walking) {
             self.lose_numbers(&batch);
         }
         let last_error = batch.last_error.clone();
         for (part, words) in bad {
-            let (count, bytes) = (part.run.count, part.run.len);
+            let (count, bytes) = (part.lease.count(), part.lease.len());
             let mut failed = batch.of_piece(Piece { parts: vec![part], count, bytes, max_timestamp_delta: 0 });
             if let (Some(words), Some(last)) = (words, &last_error) {
                 failed.last_error = Some(last.with_message(words));
@@ -101,25 +104,17 @@ impl Sender {
         }
         Some(rest)
     }
+}
 
-    /// Deals `part` out: what stays to `rest`, what was refused to `bad`.
-    fn deal<'a>(
-        &mut self,
-        mut part: Part,
-        cuts: Vec<Cut<'a>>,
-        rest: &mut Piece,
-        bad: &mut Vec<(Part, Option<&'a str>)>,
-    ) {
-        let mut completion = self.share_completion(&mut part, cuts.len() as u32);
-        for (mut run, refused) in cuts {
-            if refused.is_none() {
-                self.renumber(&mut run, rest.count, rest);
-                rest.count += run.count;
-            }
-            let part = Part { run, completion: completion.take(), deliveries: part.deliveries, reported: false };
-            match refused {
-                Some(words) => bad.push((part, words)),
-                None => rest.parts.push(part),
+/// Deals records out: what stays to `rest`, what was refused to `bad`.
+fn deal<'a>(cuts: Vec<Cut<'a>>, rest: &mut Piece, bad: &mut Vec<(Part, Option<&'a str>)>) {
+    for (lease, refused) in cuts {
+        match refused {
+            Some(words) => bad.push((Part { lease, reported: false }, words)),
+            None => {
+                let (before, count) = (rest.count, lease.count());
+                rest.count += count;
+                rest.take(lease, before);
             }
         }
     }

@@ -10,11 +10,12 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::Sender;
-use super::in_flight::{Batch, Part, Piece, Reported, Run};
+use super::in_flight::{Batch, Part, Piece, Reported};
 use super::knowledge::Event;
+use super::split::cut;
 use super::steps::{Step, stepped};
 use super::timers::{Armed, Timer};
-use crate::accumulator::{Deadline, Drain, Leave};
+use crate::accumulator::{Deadline, Drain, Lease, Leave};
 use crate::completion::Outcome;
 use crate::error::DeliveryErrorKind;
 
@@ -66,18 +67,18 @@ fn of_partition(due: &[Due], partition: u32) -> &[Due] {
     &due[from..to]
 }
 
-/// Of `due`, which is sorted and of one partition, the records of `run`.
-fn of_run<'a>(due: &'a [Due], run: &Run) -> &'a [Due] {
+/// Of `due`, which is sorted and of one partition, the records of `lease`.
+fn of_lease<'a>(due: &'a [Due], lease: &Lease) -> &'a [Due] {
     let place = |due: &Due| (due.deadline.segment, due.deadline.index);
-    let from = due.partition_point(|due| place(due) < (run.segment, run.first));
-    let to = due.partition_point(|due| place(due) < (run.segment, run.first + run.count));
+    let from = due.partition_point(|due| place(due) < (lease.segment(), lease.first()));
+    let to = due.partition_point(|due| place(due) < (lease.segment(), lease.first() + lease.count()));
     &due[from..to]
 }
 
 impl Batch {
     /// It has one of these records, untold.
     fn has_due(&self, due: &[Due]) -> bool {
-        self.parts.iter().any(|part| !part.reported && !of_run(due, &part.run).is_empty())
+        self.parts.iter().any(|part| !part.reported && !of_lease(due, &part.lease).is_empty())
     }
 }
 
@@ -223,25 +224,24 @@ impl Sender {
     /// Tells of those of the batch's records that are due. Their bytes stay where they are.
     fn tell_records(&mut self, batch: &mut Batch, due: &[Due], in_flight: bool) {
         stepped(if in_flight || batch.may_be_written() { Step::ToldAlone } else { Step::TakenOut });
-        for mut part in std::mem::take(&mut batch.parts) {
-            let mine = of_run(due, &part.run);
+        for part in std::mem::take(&mut batch.parts) {
+            let mine = of_lease(due, &part.lease);
             if part.reported || mine.is_empty() {
                 batch.parts.push(part);
                 continue;
             }
             let mut next = mine.iter().peekable();
-            let last = mine.last().map_or(0, |due| due.deadline.index + 1 - part.run.first);
-            let cuts = self.cut(part.run, last, |index, _| {
+            let last = mine.last().map_or(0, |due| due.deadline.index + 1 - part.lease.first());
+            let cuts = cut(part.lease, last, |index, _| {
                 next.next_if(|due| due.deadline.index == index).map(|due| due.accepted)
             });
-            let mut completion = self.share_completion(&mut part, cuts.len() as u32);
-            for (run, accepted) in cuts {
-                let part = Part { run, completion: completion.take(), deliveries: part.deliveries, reported: false };
+            for (lease, accepted) in cuts {
+                let part = Part { lease, reported: false };
                 let Some(accepted) = accepted else {
                     batch.parts.push(part);
                     continue;
                 };
-                let (count, bytes) = (run.count, run.len);
+                let (count, bytes) = (part.lease.count(), part.lease.len());
                 let mut told = batch.of_piece(Piece { parts: vec![part], count, bytes, max_timestamp_delta: 0 });
                 if in_flight {
                     told.known.learn(Event::LeftOpen);
@@ -249,7 +249,6 @@ impl Sender {
                 told.opened = accepted;
                 let error = self.error(&told, DeliveryErrorKind::Expired);
                 self.tell(&mut told, &Outcome::Failed(error));
-                batch.lent |= told.lent;
                 batch.parts.append(&mut told.parts);
             }
         }

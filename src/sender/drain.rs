@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Sender;
 use super::connection::{Asked, Request, State};
 use super::idempotence::Identity;
-use super::in_flight::{Batch, Part, Reported, Run};
+use super::in_flight::{Batch, Part, Reported};
 use super::pace::GROW_TO;
 use super::steps::{Step, stepped};
 use super::timers::Timer;
@@ -377,21 +377,7 @@ impl Sender {
     pub(super) fn drain_ring(&mut self, id: u32, leave: Leave) -> Option<Batch> {
         let mut chain = self.drain.drain(id, leave)?;
         let mut parts = self.spare_parts.pop().unwrap_or_default();
-        for segment in chain.segments.drain(..) {
-            parts.push(Part {
-                run: Run {
-                    segment: segment.index,
-                    offset: segment.offset,
-                    len: segment.len,
-                    first: 0,
-                    count: segment.count,
-                    tagged: segment.tagged,
-                },
-                completion: Some(segment.completion),
-                deliveries: segment.deliveries,
-                reported: false,
-            });
-        }
+        parts.extend(chain.segments.drain(..).map(|lease| Part { lease, reported: false }));
         let now = self.now.monotonic;
         self.use_topic(self.partitions[id as usize].topic);
         let partition = &mut self.partitions[id as usize];
@@ -416,7 +402,6 @@ impl Sender {
             attempts: 0,
             died_alone: 0,
             known: Default::default(),
-            lent: false,
             on_lane: false,
             last_error: None,
             trouble: None,
@@ -471,8 +456,7 @@ impl Sender {
             for batch in batches[from..from + count].iter_mut().flatten() {
                 batch.topic_id = id;
                 let header = self.header(batch);
-                let accumulator = &self.shared.accumulator;
-                let ranges = batch.parts.iter().map(|part| accumulator.bytes(part.run.offset, part.run.len as usize));
+                let ranges = batch.parts.iter().map(|part| part.lease.bytes());
                 let crc = *batch.crc.get_or_insert_with(|| header.crc(ranges));
                 let index = self.partitions[batch.partition as usize].ring.place.partition;
                 writer.partition(head, index, record_batch::LEN + batch.bytes as usize);
@@ -482,14 +466,13 @@ impl Sender {
                 pieces.push(Piece::Head { start: written as u32, len: (head.len() - written) as u32 });
                 written = head.len();
                 for part in &batch.parts {
+                    let (from, more) = (part.lease.offset(), part.lease.len());
                     match pieces.last_mut() {
-                        // Parts of which some are told lie side by side.
-                        Some(Piece::Arena { offset, len }) if *offset + *len as usize == part.run.offset => {
-                            *len += part.run.len;
-                        }
-                        _ => pieces.push(Piece::Arena { offset: part.run.offset, len: part.run.len }),
+                        // Parts of which some were reported lie side by side.
+                        Some(Piece::Arena { offset, len }) if *offset + *len as usize == from => *len += more,
+                        _ => pieces.push(Piece::Arena { offset: from, len: more }),
                     }
-                    arena_bytes += part.run.len as usize;
+                    arena_bytes += more as usize;
                 }
                 writer.end_partition(head);
             }

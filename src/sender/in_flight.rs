@@ -11,49 +11,18 @@ use super::pace::Pace;
 use super::search::Search;
 use super::timers::Armed;
 use super::transmit::ConnectionId;
-use crate::accumulator::Partition;
-use crate::completion::CompletionRef;
+use crate::accumulator::{Lease, Partition};
 use crate::error::{BrokerError, Written};
 use crate::metadata::{Leader, TopicId};
 
-/// A run of records of one segment.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// The segment, to be given back.
-    pub segment: u32,
-    /// Where the records lie in the arena.
-    pub offset: usize,
-    /// How long they are.
-    pub len: u32,
-    /// Index in the segment of the first record.
-    pub first: u32,
-    /// How many records.
-    pub count: u32,
-    /// The segment's records have listener entries.
-    pub tagged: bool,
-}
-
-/// A run of records and who waits for them.
+/// Records of one segment, in a batch.
 #[derive(Debug)]
 pub struct Part {
-    /// The records.
-    pub run: Run,
-    /// Where their results go. `None`: the segment was split, and all its parts' results go to one place, by segment.
-    pub completion: Option<CompletionRef>,
-    /// How many Deliveries the segment's completion has.
-    pub deliveries: u32,
+    /// The records, and who waits for them.
+    pub lease: Lease,
     /// Its outcome was reported. If the batch goes on all the same, somebody may be reading these bytes, so they are not to be
     /// written again.
     pub reported: bool,
-}
-
-impl Drop for Part {
-    /// Only a bug loses a part before its results were told; then at least nobody waits for ever.
-    fn drop(&mut self) {
-        if let Some(completion) = self.completion.take() {
-            completion.finish(self.deliveries, None);
-        }
-    }
 }
 
 /// A sealed batch: its records where the writers put them, its header's fields, and what has happened to it.
@@ -93,9 +62,6 @@ pub struct Batch {
     pub died_alone: u32,
     /// Whether its records may be in the log. While that is doubtful it is never stamped again.
     pub known: Knowledge,
-    /// The callback thread was told of its records although they have no entries: it reads their bytes, and they go back
-    /// through it.
-    pub lent: bool,
     /// Handed to a connection, and neither answered nor lost.
     pub on_lane: bool,
     /// What the broker said last.
@@ -159,7 +125,6 @@ impl Batch {
             attempts: self.attempts,
             died_alone: self.died_alone,
             known: self.known,
-            lent: self.lent,
             on_lane: self.on_lane,
             last_error: self.last_error.clone(),
             trouble: self.trouble.clone(),
@@ -173,7 +138,7 @@ impl Batch {
 
     /// How many of its records have no result yet.
     pub fn live(&self) -> u32 {
-        self.parts.iter().filter(|part| !part.reported).map(|part| part.run.count).sum()
+        self.parts.iter().filter(|part| !part.reported).map(|part| part.lease.count()).sum()
     }
 
     /// Whose outcome was reported, though the batch goes on.

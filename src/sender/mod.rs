@@ -74,14 +74,12 @@ use lanes::Node;
 use outbox::OutboxTail;
 use shutdown::{Closing, Flush};
 use size_limit::SizeLimit;
-use split::SplitSegment;
 use timers::{Armed, Timer, Timers};
 use transmit::{Action, ConnectionId, Now, Transmit};
 use warm_up::WarmUp;
 
 #[cfg(feature = "testing")]
 pub use backoff::Random;
-pub use in_flight::Run;
 pub use outbox::{Outbox, Report};
 pub use shared::{Command, Life, Shared, Ticket};
 #[cfg(feature = "testing")]
@@ -124,8 +122,6 @@ pub struct Sender {
     unconfirmed: Vec<ack::Unconfirmed>,
     /// Records that have less time than others.
     deadlines: Deadlines,
-    /// Segments whose records belong to several batches.
-    split_segments: HashMap<u32, SplitSegment>,
     outbox: OutboxTail,
     flushes: Vec<Flush>,
     warm_ups: Vec<WarmUp>,
@@ -206,7 +202,6 @@ impl Sender {
             active: Vec::new(),
             unconfirmed: Vec::new(),
             deadlines: Deadlines::default(),
-            split_segments: HashMap::new(),
             outbox: OutboxTail::default(),
             flushes: Vec::new(),
             warm_ups: Vec::new(),

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::sync::{Parker, Unparker};
 
-use super::in_flight::Run;
 use super::shared::Ticket;
-use crate::completion::{CompletionRef, Outcome};
+use crate::accumulator::Lease;
+use crate::completion::Outcome;
 use crate::record::Place;
 
 /// How many reports lie between the two threads before the sender keeps them back.
@@ -24,76 +24,17 @@ pub enum Report {
     Records {
         /// Their topic and partition.
         place: Arc<Place>,
-        /// Where they are.
-        run: Run,
+        /// The records, and their memory until this was read.
+        lease: Lease,
         /// Their result.
         outcome: Outcome,
-        /// Deliveries that are told by the callback thread, once the sink has the records.
-        deliveries: Option<Deliveries>,
+        /// Their deliveries have yet to hear of it, once the sink has the records.
+        deliveries: bool,
     },
-    /// Nobody needs this segment any more: give it back.
-    Release(u32),
     /// A flush or close is done once everything before it was told.
     Done(Arc<Ticket>),
     /// Nothing follows.
     End,
-}
-
-/// Who waits for the records of a report. Dropped untold, nobody waits for ever all the same.
-#[derive(Debug)]
-pub enum Deliveries {
-    /// The records are all of a segment's.
-    Whole(Waiting),
-    /// They are a part of one.
-    Part(Arc<Mutex<Waiting>>),
-}
-
-/// A segment's completion and how many Deliveries it has.
-#[derive(Debug)]
-pub struct Waiting {
-    /// Until its last call.
-    pub completion: Option<CompletionRef>,
-    /// How many Deliveries were made.
-    pub deliveries: u32,
-}
-
-impl Waiting {
-    /// What became of all records.
-    pub fn complete(mut self, place: &Arc<Place>, outcome: Outcome) {
-        if let Some(completion) = self.completion.take() {
-            completion.complete(self.deliveries, place, outcome);
-        }
-    }
-
-    /// What became of some of them.
-    pub fn resolve(&self, run: &Run, place: &Arc<Place>, outcome: &Outcome) {
-        if let Some(completion) = &self.completion
-            && self.deliveries > 0
-        {
-            completion.resolve(place, run.first..run.first + run.count, outcome);
-        }
-    }
-}
-
-impl Drop for Waiting {
-    /// The last call, when that was not `complete`.
-    fn drop(&mut self) {
-        if let Some(completion) = self.completion.take() {
-            completion.finish(self.deliveries, None);
-        }
-    }
-}
-
-impl Deliveries {
-    /// What became of `run`.
-    pub fn tell(self, run: &Run, place: &Arc<Place>, outcome: &Outcome) {
-        match self {
-            Self::Whole(waiting) => waiting.complete(place, outcome.clone()),
-            Self::Part(waiting) => {
-                waiting.lock().unwrap_or_else(PoisonError::into_inner).resolve(run, place, outcome);
-            }
-        }
-    }
 }
 
 /// The queue between the two threads.

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Sender;
 use super::in_flight::{Batch, Reported};
 use super::knowledge::Event;
-use super::outbox::{Deliveries, Report, Waiting};
+use super::outbox::Report;
 use super::steps::{Step, stepped};
-use super::{Sender, split};
 use crate::completion::Outcome;
 use crate::error::{DeliveryError, DeliveryErrorKind, Failure};
 use crate::wire::error_code::ErrorCode;
@@ -75,15 +75,7 @@ impl Sender {
     pub(super) fn retire(&mut self, mut batch: Batch) {
         debug_assert!(batch.reported() == Reported::All || batch.parts.is_empty(), "records without an outcome");
         for part in batch.parts.drain(..) {
-            let segment = part.run.segment;
-            let Some(split_lent) = self.leave_split(segment) else { continue };
-            match self.shared.outbox.get() {
-                // After its entries, or its records, were read.
-                Some(outbox) if part.run.tagged || batch.lent || split_lent => {
-                    self.outbox.push(outbox, Report::Release(segment))
-                }
-                _ => self.drain.release(segment),
-            }
+            self.drain.give_back(part.lease);
         }
         if self.spare_parts.len() < 256 {
             self.spare_parts.push(batch.parts);
@@ -110,34 +102,24 @@ impl Sender {
                 },
                 failed => failed.clone(),
             };
-            before += i64::from(part.run.count);
+            before += i64::from(part.lease.count());
             if std::mem::replace(&mut part.reported, true) {
                 continue;
             }
-            let run = part.run;
             let outbox = self.shared.outbox.get();
             // Into the sink first: whoever hears of the failure may rely on that.
             if let (Some(outbox), Outcome::Failed(_)) = (outbox, &outcome)
                 && outbox.has_sink()
             {
-                batch.lent = true;
-                let deliveries = match part.completion.take() {
-                    Some(completion) => {
-                        let waiting = Waiting { completion: Some(completion), deliveries: part.deliveries };
-                        Some(Deliveries::Whole(waiting))
-                    }
-                    None => split::lend(&mut self.split_segments, run.segment),
-                };
-                self.outbox.push(outbox, Report::Records { place: place.clone(), run, outcome, deliveries });
+                let (place, lease) = (place.clone(), part.lease.share());
+                self.outbox.push(outbox, Report::Records { place, lease, outcome, deliveries: true });
                 continue;
             }
-            if let Some(outbox) = outbox.filter(|_| run.tagged) {
-                let (place, outcome) = (place.clone(), outcome.clone());
-                self.outbox.push(outbox, Report::Records { place, run, outcome, deliveries: None });
-            }
-            match part.completion.take() {
-                Some(completion) => completion.complete(part.deliveries, &place, outcome),
-                None => self.tell_split(&run, &place, &outcome),
+            let listened = outbox.filter(|_| part.lease.tagged()).map(|outbox| (outbox, outcome.clone()));
+            part.lease.report(&place, outcome);
+            if let Some((outbox, outcome)) = listened {
+                let (place, lease) = (place.clone(), part.lease.share());
+                self.outbox.push(outbox, Report::Records { place, lease, outcome, deliveries: false });
             }
         }
     }

@@ -206,11 +206,11 @@ fn a_slot_from_the_sender() {
         let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
         let writer = thread::spawn(move || insist(&accumulator, &ring, 10));
         // In flight until the writer is through.
-        let chain = room.drain.drain(0, Leave::Now).unwrap();
+        let mut chain = room.drain.drain(0, Leave::Now).unwrap();
         room.drain.wake_callers();
         writer.join().unwrap();
-        for segment in &chain.segments {
-            room.drain.release(segment.index);
+        for segment in chain.segments.drain(..) {
+            room.drain.give_back(segment);
         }
         room.drain.recycle(chain);
     });
@@ -279,5 +279,41 @@ fn an_ask_collects() {
         other.join().unwrap();
         [run, runs[2], runs[3]].into_iter().for_each(|run| pool.put(run));
         assert!(use_once(&pool, 1), "all four are one again");
+    });
+}
+
+/// Two leases of the same records end on two threads: their memory comes back once, and is written again only when both
+/// have read it.
+#[test]
+fn a_lease_against_its_share() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 1, SMALLEST);
+        room.append(0, 30);
+        let mut lease = room.drain.drain(0, Leave::Now).unwrap().segments.remove(0);
+        let shared = lease.share();
+        let reader = thread::spawn(move || {
+            assert_eq!(shared.bytes()[..2], [7 << 1, 0]);
+            shared.end() > 0
+        });
+        assert_eq!(lease.bytes()[..2], [7 << 1, 0]);
+        let last = lease.end() > 0;
+        let written = append(&room.accumulator, &room.partitions[0], &[31]).is_ok();
+        assert!(written || !last, "there was room");
+        assert!(reader.join().unwrap() != last, "given back once");
+    });
+}
+
+/// What nobody speaks for any more ends all the same.
+#[test]
+fn a_lease_that_is_dropped() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 1, SMALLEST);
+        room.append(0, 30);
+        let mut lease = room.drain.drain(0, Leave::Now).unwrap().segments.remove(0);
+        let shared = lease.share();
+        let other = thread::spawn(move || drop(shared));
+        drop(lease);
+        other.join().unwrap();
+        assert_eq!(room.free(), 1);
     });
 }

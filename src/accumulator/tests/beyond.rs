@@ -22,8 +22,8 @@ fn records_lie_beyond_four_gib() {
     let mut offsets = vec![];
     let mut stored = vec![];
     while let Some(chain) = drain.drain(0, Leave::Now) {
-        offsets.extend(chain.segments.iter().map(|segment| segment.offset));
-        stored.extend(read_chain(&accumulator, &chain).into_iter().map(|read| read.value.unwrap()));
+        offsets.extend(chain.segments.iter().map(|segment| segment.offset()));
+        stored.extend(read_chain(&chain).into_iter().map(|read| read.value.unwrap()));
         settle(&mut drain, chain, &partition.place);
     }
     assert!(offsets.iter().all(|offset| *offset > 4 << 30) || highest > 4 << 30, "{offsets:?}");

@@ -143,13 +143,13 @@ fn stress(records: u64, close_after: u64, seed: u64) {
         accumulator.clock.store((dice & 127) as i64, Relaxed);
         let mut take = |drain: &mut Drain, partition: usize, leave| {
             while let Some(chain) = drain.drain(partition as u32, leave) {
-                let records = read_chain(&accumulator, &chain);
+                let records = read_chain(&chain);
                 chained.set(chained.get() + u64::from(chain.segments.len() > 1));
                 sent.set(sent.get() + records.len() as u64);
                 check_batch(&records, &mut out[partition]);
                 let mut at = 0;
                 for segment in &chain.segments {
-                    for entry in accumulator.entries(segment.index, 0..segment.count) {
+                    for entry in segment.entries() {
                         if let Entry::Tag { tag, timestamp } = entry {
                             let value = records[at].value.as_deref().unwrap();
                             assert_eq!(

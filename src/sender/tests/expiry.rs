@@ -175,8 +175,8 @@ fn what_is_on_its_way_is_not_overwritten() {
             Asked::Produce { batches, .. } => Some(batches.iter().flatten()),
             _ => None,
         });
-        let parts = batches.flatten().flat_map(|batch| &batch.parts).map(|part| part.run);
-        parts.map(|run| world.accumulator.bytes(run.offset, run.len as usize).to_vec()).collect()
+        let parts = batches.flatten().flat_map(|batch| &batch.parts).map(|part| &part.lease);
+        parts.map(|lease| lease.bytes().to_vec()).collect()
     };
     let before = in_flight(&world);
     assert_eq!(before.len(), 1);
