@@ -3,7 +3,13 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
-    Accumulator, Partition, completions::Place, lease::Lease, pool::class_for, ring::Look, segment::Header, word::Slot,
+    Accumulator, Partition,
+    completions::Place,
+    lease::{Hold, Lease},
+    pool::class_for,
+    ring::Look,
+    segment::Header,
+    word::Slot,
 };
 use crate::sync::{Acquire, Relaxed, Release, order};
 
@@ -257,7 +263,9 @@ impl Drain {
             partition.slot(*position).store(free.0, order("free_slot", Release));
             *position += 1;
             if count == 0 {
-                header.completion().put_unused();
+                if let Some(completion) = header.take_completion() {
+                    completion.put_unused();
+                }
                 accumulator.release(*index);
                 self.made_room = true;
                 continue;
@@ -281,6 +289,11 @@ impl Drain {
     /// [`Lease::end`], for the sender.
     pub fn give_back(&mut self, lease: Lease) {
         self.made_room |= lease.end() > 0;
+    }
+
+    /// [`Hold::end`], for the sender.
+    pub fn let_go(&mut self, hold: Hold) {
+        self.made_room |= hold.end() > 0;
     }
 
     /// Wakes callers who wait for room, if something was drained or released since the last time.

@@ -1,13 +1,14 @@
 //! The records of a drained segment, or some of them, and the memory that they lie in: as a lease, which is moved, divided
-//! and shared, never copied. Whoever has one may read its bytes, on any thread; the end of the last one gives the memory
-//! back and makes the completion's last call.
+//! and shared, never copied. Whoever has one may read its bytes, on any thread; the end of the last one makes the
+//! completion's last call. A hold keeps the memory only, for the kernel. When the last of both ends, the memory goes back.
 //!
-//! *Why this is sound*: (a) a segment's first lease is of all its records, and is made when the segment is complete, was not
-//! released and has no lease, which `Header::lease` asserts: so no writer has it any more, and the memory is the leases'
-//! (clause (f) of `arena.rs`) until the last one ends; (b) `cut_front` divides a lease's bytes between two, so two leases lie
+//! *Why this is sound*: (a) a segment's first lease is of all its records, and is made by `Drain`, once, when it has taken the
+//! complete segment out of its slot of the ring: so no writer has it any more, and the memory is the leases' (clause (f) of
+//! `arena.rs`) until the last one ends. `new`, `release` and `trim` are for `Drain` alone; what `Header::lease` asserts finds
+//! mistakes, but is no proof; (b) `cut_front` divides a lease's bytes between two, so two leases lie
 //! over the same bytes only where `share` made one of the other, and both know that; (c) bytes are written through `&mut` of
-//! a lease that is not shared: nobody else can name them. (That the kernel does not hold them is the sender's promise: it
-//! concerns what is sent, not what this program reads.)
+//! a lease that is not shared: nobody else can name them. A hold gives no bytes. (That the kernel is done with bytes that are
+//! written is the sender's promise: it concerns what is sent, not what this program reads.)
 
 use std::fmt;
 use std::sync::Arc;
@@ -138,9 +139,16 @@ impl Lease {
         Self { accumulator: self.accumulator.clone(), ended: false, ..*self }
     }
 
+    /// Keeps the memory until it ends, too.
+    pub fn hold(&self) -> Hold {
+        self.header().hold();
+        Hold { accumulator: self.accumulator.clone(), segment: self.segment, ended: false }
+    }
+
     /// The first `count` records, which are `len` bytes long, as a lease of their own; the others stay here.
     pub fn cut_front(&mut self, count: u32, len: u32) -> Self {
-        assert!(count < self.count && len < self.len, "a lease is cut between its records");
+        let (counts, bytes) = (1..self.count, 1..self.len);
+        assert!(counts.contains(&count) && bytes.contains(&len), "a lease is cut between its records");
         self.header().share_lease();
         self.whole = false;
         let front = Self { accumulator: self.accumulator.clone(), count, len, ended: false, ..*self };
@@ -161,7 +169,8 @@ impl Lease {
         result
     }
 
-    /// Says what became of the records, once; `outcome`'s base offset is the first record's.
+    /// Says what became of the records, once, through this lease or one that shares it; `outcome`'s base offset is the first
+    /// record's.
     #[cfg(not(loom))]
     pub fn report(&mut self, place: &Arc<Place>, outcome: Outcome) {
         let header = self.header();
@@ -184,16 +193,58 @@ impl Lease {
     }
 
     fn give_back(&mut self) -> usize {
-        if std::mem::replace(&mut self.ended, true) || !self.header().end_lease() {
+        if std::mem::replace(&mut self.ended, true) {
             return 0;
         }
+        let header = self.header();
         // What has no result yet ends as possibly written.
-        if let Some(completion) = self.header().take_completion() {
-            completion.finish(self.deliveries(), None);
-        }
-        self.accumulator.release(self.segment)
+        let finish = || {
+            if let Some(completion) = header.take_completion() {
+                completion.finish(self.deliveries(), None);
+            }
+        };
+        if header.end_lease(finish) { self.accumulator.release(self.segment) } else { 0 }
     }
 }
+
+/// Keeps the memory of a segment.
+pub struct Hold {
+    accumulator: Arc<Accumulator>,
+    segment: u32,
+    ended: bool,
+}
+
+impl Hold {
+    /// Ends the hold. How many bytes of memory came back with that, as [`Lease::end`] says.
+    pub fn end(mut self) -> usize {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> usize {
+        let last = !std::mem::replace(&mut self.ended, true) && self.accumulator.pool.header(self.segment).end_hold();
+        if last { self.accumulator.release(self.segment) } else { 0 }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "segment {}", self.segment)
+    }
+}
+
+impl PartialEq for Hold {
+    fn eq(&self, other: &Self) -> bool {
+        self.segment == other.segment
+    }
+}
+
+impl Eq for Hold {}
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -252,10 +303,10 @@ impl Accumulator {
         };
     }
 
-    /// Bytes that a transmit names, which the sender keeps a lease of until the driver gives the transmit back.
+    /// Bytes that a transmit names, of which it has a hold.
     #[cfg(all(feature = "testing", not(loom)))]
     pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
-        // SAFETY: clause (a), by that lease.
+        // SAFETY: clause (a), by that hold.
         unsafe { self.pool.arena.slice(offset, len) }
     }
 }

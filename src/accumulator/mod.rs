@@ -60,7 +60,7 @@ pub use self::{
     deadline::Deadline,
     drain::{Drain, Leave},
     entry::Entry,
-    lease::Lease,
+    lease::{Hold, Lease},
     partition::Partition,
     private_claim::PrivateClaim,
     room::Ask,

@@ -17,10 +17,13 @@ use super::{
     pool::Account,
     word::{Base, Claim, Commit, Extent},
 };
-use crate::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, order, plain};
+use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, order, plain};
 
 /// The smallest run, bytes.
 pub const UNIT: usize = if cfg!(loom) { 27 } else { 1024 };
+
+/// A hold, in a header's count.
+const HOLD: u64 = 1 << 32;
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -45,8 +48,8 @@ pub struct Header {
     hole: plain::AtomicU64,
     /// 1: its memory was given back. A hint, for who keeps records in mind.
     released: plain::AtomicU32,
-    /// How many leases there are of its records, once it was drained.
-    leases: AtomicU32,
+    /// Once it was drained: holds on its memory:32 | leases of its records:32.
+    leases: AtomicU64,
     commit: Line<AtomicU64>,
 }
 
@@ -149,12 +152,33 @@ impl Header {
 
     /// For a lease's owner: there is no other one, and what the others did is done.
     pub fn has_one_lease(&self) -> bool {
-        self.leases.load(Acquire) == 1
+        self.leases.load(Acquire) as u32 == 1
     }
 
-    /// A lease ends. True: it was the last, and what the others did is done.
-    pub fn end_lease(&self) -> bool {
-        self.leases.fetch_sub(1, order("lease_end", AcqRel)) == 1
+    /// A lease ends; `last` is called if it is the last one. True: there is no hold either, and what the others did is done.
+    pub fn end_lease(&self, last: impl FnOnce()) -> bool {
+        let mut count = self.leases.load(Acquire);
+        loop {
+            if count as u32 == 1 {
+                // Before it ends: behind that, the end of a hold could give the header to another segment.
+                last();
+                return self.leases.fetch_sub(1, order("lease_last", AcqRel)) == 1;
+            }
+            match self.leases.compare_exchange(count, count - 1, order("lease_end", AcqRel), Acquire) {
+                Ok(_) => return false,
+                Err(now) => count = now,
+            }
+        }
+    }
+
+    /// A lease's owner makes a hold.
+    pub fn hold(&self) {
+        self.leases.fetch_add(HOLD, Relaxed);
+    }
+
+    /// A hold ends. True: it was the last, there is no lease either, and what the others did is done.
+    pub fn end_hold(&self) -> bool {
+        self.leases.fetch_sub(HOLD, order("hold_end", AcqRel)) == HOLD
     }
 
     /// Its memory is given back. For the owner of its last lease.
@@ -332,7 +356,7 @@ pub fn table(units: usize) -> Option<Table> {
         account: plain::AtomicU32::new(0),
         hole: plain::AtomicU64::new(0),
         released: plain::AtomicU32::new(0),
-        leases: AtomicU32::new(0),
+        leases: AtomicU64::new(0),
         commit: Line(AtomicU64::new(0)),
     };
     Some(Table((0..units).map(header).collect()))

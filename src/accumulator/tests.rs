@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     completion::Outcome,
+    error::Written,
     record::Place,
     wire::{
         record::{Fields, Header},
@@ -588,6 +589,48 @@ fn what_a_batch_does_not_use_is_free_while_it_is_in_flight() {
         settle(&mut drain, chain, &partition.place);
         drain_all(&mut drain, other.id);
         assert_eq!(used(&accumulator), 0);
+    }
+}
+
+/// A lease that is lost on the way, of all records or of some: their deliveries end, as possibly written, those of the others
+/// as they were reported, and the memory comes back.
+#[test]
+fn what_is_lost_ends_as_possibly_written() {
+    for reported in 0..8_u32 {
+        let (accumulator, mut drain, partition) = new(AccumulatorConfig::default());
+        let append =
+            |i| accumulator.append(&partition, &value(&[7; 20]), Some(i), Attach::Delivery, true, None).unwrap();
+        let deliveries: Vec<_> = (0..30).map(|i| append(i).delivery.unwrap()).collect();
+        let mut chain = drain.drain(0, Leave::Now).unwrap();
+        let mut last = chain.segments.remove(0);
+        let len = last.len() / 30;
+        let mut parts = vec![last.cut_front(10, 10 * len), last.cut_front(10, 10 * len)];
+        parts.push(last);
+        let hold = parts[0].hold();
+        for (part, nth) in parts.iter_mut().zip(0..) {
+            let mut shared = part.share();
+            if reported >> nth & 1 > 0 {
+                let outcome = Outcome::Delivered { base_offset: Some(1000 * nth), log_append_time: None };
+                shared.report(&partition.place, outcome);
+            }
+        }
+        assert!(
+            deliveries
+                .iter()
+                .enumerate()
+                .all(|(i, delivery)| { delivery.try_result().is_some() == (reported >> (i / 10) & 1 > 0) })
+        );
+        drop(parts);
+        for (i, delivery) in deliveries.iter().enumerate() {
+            match delivery.try_result().unwrap() {
+                Ok(metadata) => assert_eq!(metadata.offset(), Some(1000 * (i as i64 / 10) + i as i64 % 10)),
+                Err(error) => assert_eq!(error.written(), Written::Possibly),
+            }
+            assert_eq!(delivery.try_result().unwrap().is_ok(), reported >> (i / 10) & 1 > 0);
+        }
+        assert!(accumulator.free() < accumulator.total(), "held");
+        drop(hold);
+        assert_eq!(accumulator.free(), accumulator.total());
     }
 }
 

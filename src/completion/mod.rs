@@ -3,7 +3,8 @@
 //! One completion belongs to one segment of a batch and serves all its records; a [`Delivery`] is a reference to it, an
 //! index into the segment and the record's timestamp, and holds no buffer. Records acknowledged together share one
 //! result, a range of it where a batch was split. Completions are pooled: making a delivery, resolving it and waiting
-//! for one that is done neither allocate nor lock. Only polling a pending delivery does.
+//! for one that is done neither allocate nor lock. Polling a pending delivery does, and resolving a part of the records, or
+//! any for a sink.
 
 pub(crate) mod callback;
 pub(crate) mod callback_thread;

@@ -119,6 +119,32 @@ fn wait_against_resolve() {
     });
 }
 
+/// The sender and the callback thread resolve a part each, and whoever lets go last makes the last call: each delivery has
+/// the outcome of its part.
+#[test]
+fn resolve_against_resolve() {
+    explore(|| {
+        let pool = CompletionPool::new();
+        let (completion, mut deliveries) = pool.take_with_deliveries(2);
+        let leases = Arc::new(loom::sync::atomic::AtomicU32::new(2));
+        let part = |completion: super::CompletionRef, at: u32, leases: Arc<loom::sync::atomic::AtomicU32>| {
+            completion.resolve(&place(), at..at + 1, &delivered(i64::from(at) * 10));
+            if leases.fetch_sub(1, super::primitives::AcqRel) == 1 {
+                completion.finish(2, None);
+            }
+        };
+        let (second, first) = (deliveries.remove(1), deliveries.remove(0));
+        let other = {
+            let (completion, leases) = (completion.another(), leases.clone());
+            thread::spawn(move || part(completion, 1, leases))
+        };
+        part(completion, 0, leases);
+        assert_eq!((offset(first), offset(second)), (0, 10));
+        other.join().unwrap();
+        assert_eq!(pool.free(), pool.slots());
+    });
+}
+
 /// Two threads take and put back: each slot has one owner at a time, and none is lost.
 #[test]
 fn take_against_put() {

@@ -7,9 +7,10 @@
 //! (b) A slot is in use from `take` until its references reach zero. It starts with `SENDER` of them. The sender's
 //!     last call subtracts `SENDER` less the number of deliveries that were made, and each delivery's drop subtracts
 //!     1: so zero is reached exactly once, when the sender and all deliveries have let go, in whatever order.
-//! (c) The sender's calls are made through a `CompletionRef`, which forgets its slot with the last one. Only
-//!     `from_raw` can make a second `CompletionRef` of a slot, and its caller promises that one of them alone is used
-//!     for the sender's calls.
+//! (c) The sender's calls are made through `CompletionRef`s, from any thread. `resolve` touches only what is atomic or
+//!     locked, so several may be called at once. A `CompletionRef` forgets its slot with the last call. Only `from_raw` can
+//!     make a second one of a slot, and its caller promises that the last call is made once, and that all resolves
+//!     happened before it.
 //! (d) `whole` is written by whoever took the slot before anyone else can know it, by the sender before it sets
 //!     `DONE`, and by whoever brought the references to zero. Deliveries read it only after they have seen `DONE`
 //!     (Release by the sender's RMW, Acquire by their load), and before their own drop (Release; zero is Acquire).
@@ -188,6 +189,14 @@ impl CompletionPool {
     }
 }
 
+#[cfg(all(test, loom))]
+impl CompletionRef {
+    /// Another one, for a thread that resolves a part before the last call is made.
+    pub(crate) fn another(&self) -> Self {
+        Self(Cell::new(self.0.get()))
+    }
+}
+
 /// The sender's side of a completion. Its last call, one of [`complete`](Self::complete), [`finish`](Self::finish) and
 /// [`put_unused`](Self::put_unused), must come, else the deliveries wait for ever; it empties the `CompletionRef`.
 /// Calls after that are a bug and panic.
@@ -206,8 +215,8 @@ impl CompletionRef {
     /// again, say for [`Delivery::new`].
     ///
     /// # Safety
-    /// `raw` comes from `into_raw`, and the last call has not been made. Of all that are made from it, one alone is
-    /// used for `resolve`, `complete`, `finish` and `put_unused`.
+    /// `raw` comes from `into_raw`, and the last call has not been made. Of all that are made from it, one alone makes the last
+    /// call (`complete`, `finish` or `put_unused`), after every `resolve` of the others.
     pub(crate) unsafe fn from_raw(raw: *mut ()) -> Self {
         Self(Cell::new(NonNull::new(raw.cast())))
     }

@@ -108,7 +108,7 @@ mod tests {
             Piece::Head { start: 4, len: 2 },
             Piece::Arena { offset: 13, len: 6 },
         ];
-        (arena, Transmit { connection: ConnectionId(1), head: b"head: ".to_vec(), pieces })
+        (arena, Transmit { connection: ConnectionId(1), head: b"head: ".to_vec(), pieces, ..Transmit::default() })
     }
 
     #[test]

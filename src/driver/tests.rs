@@ -158,7 +158,7 @@ fn pattern(len: usize, seed: u8) -> Vec<u8> {
 /// A transmit that is all head.
 fn head(connection: ConnectionId, bytes: &[u8]) -> Transmit {
     let pieces = vec![Piece::Head { start: 0, len: bytes.len() as u32 }];
-    Transmit { connection, head: bytes.to_vec(), pieces }
+    Transmit { connection, head: bytes.to_vec(), pieces, ..Transmit::default() }
 }
 
 /// A listener, and a thread that runs `serve` for each of `count` connections, one after the other.
@@ -199,7 +199,12 @@ fn heads_and_arena_ranges_arrive_in_order(make: Make) {
         Piece::Head { start: 4, len: 3 },
         Piece::Arena { offset: 70_000, len: 5 },
     ];
-    under.driver.send(Transmit { connection: id, head: b"headtwo".to_vec(), pieces: pieces.clone() });
+    under.driver.send(Transmit {
+        connection: id,
+        head: b"headtwo".to_vec(),
+        pieces: pieces.clone(),
+        ..Transmit::default()
+    });
     let expected = [b"head".to_vec(), pattern(10_000, 1), b"two".to_vec(), pattern(5, 2)].concat();
     under.until("echoed", |told| told.received(id).len() == expected.len());
     assert_eq!(under.told.received(id), expected);
@@ -229,7 +234,8 @@ fn a_transmit_may_have_thousands_of_pieces(make: Make) {
     let mut under = Under::new(make);
     let (bytes, count) = (pattern(9000, 3), 3000);
     under.write_arena(0, &bytes);
-    let mut transmit = Transmit { connection: ConnectionId(1), head: b"-".repeat(count), pieces: Vec::new() };
+    let mut transmit =
+        Transmit { connection: ConnectionId(1), head: b"-".repeat(count), pieces: Vec::new(), ..Transmit::default() };
     let mut expected = Vec::new();
     for i in 0..count {
         transmit.pieces.push(Piece::Arena { offset: i * 3, len: 3 });
@@ -268,7 +274,7 @@ fn a_slow_reader_gets_everything(make: Make) {
     let id = under.connect(1, address);
     let pieces: Vec<_> = (0..len / 4096).map(|i| Piece::Arena { offset: i * 4096, len: 4096 }).collect();
     for _ in 0..2 {
-        under.driver.send(Transmit { connection: id, head: Vec::new(), pieces: pieces.clone() });
+        under.driver.send(Transmit { connection: id, head: Vec::new(), pieces: pieces.clone(), ..Transmit::default() });
     }
     for _ in 0..20 {
         under.turn(Some(Duration::from_millis(1)));
@@ -300,6 +306,7 @@ fn a_peer_that_takes_nothing_is_given_up(make: Make) {
         connection: id,
         head: vec![1; 16 << 20],
         pieces: vec![Piece::Head { start: 0, len: 16 << 20 }],
+        ..Transmit::default()
     });
     under.until("given up", |told| !told.closed.is_empty());
     drop(done);
@@ -330,7 +337,12 @@ fn a_peer_that_leaves_in_the_middle(make: Make) {
     under.write_arena(0, &pattern(8 << 20, 5));
     let (address, thread) = peer(1, |stream| read(&stream, 10_000));
     let id = under.connect(1, address);
-    let big = || Transmit { connection: id, head: Vec::new(), pieces: vec![Piece::Arena { offset: 0, len: 8 << 20 }] };
+    let big = || Transmit {
+        connection: id,
+        head: Vec::new(),
+        pieces: vec![Piece::Arena { offset: 0, len: 8 << 20 }],
+        ..Transmit::default()
+    };
     // More than any socket buffer takes.
     for _ in 0..4 {
         under.driver.send(big());
@@ -453,8 +465,12 @@ fn closing_gives_a_stuck_transmit_back(make: Make) {
         drop(stream);
     });
     let id = under.connect(1, address);
-    let big =
-        || Transmit { connection: id, head: vec![1; 40 << 20], pieces: vec![Piece::Head { start: 0, len: 40 << 20 }] };
+    let big = || Transmit {
+        connection: id,
+        head: vec![1; 40 << 20],
+        pieces: vec![Piece::Head { start: 0, len: 40 << 20 }],
+        ..Transmit::default()
+    };
     under.driver.send(big());
     under.driver.send(head(id, b"second"));
     for _ in 0..5 {
@@ -543,7 +559,7 @@ fn dropping_lets_go_of_everything(make: Make) {
     under.driver.connect(ConnectionId(2), address);
     for _ in 0..8 {
         let pieces = vec![Piece::Arena { offset: 0, len: 8 << 20 }];
-        under.driver.send(Transmit { connection: id, head: Vec::new(), pieces });
+        under.driver.send(Transmit { connection: id, head: Vec::new(), pieces, ..Transmit::default() });
     }
     under.turn(Some(Duration::ZERO));
     let Under { driver, arena, .. } = under;

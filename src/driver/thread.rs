@@ -483,8 +483,12 @@ mod tests {
             let connection = ConnectionId(3);
             running.order(Order::Do(Action::Connect { connection, address }));
             assert_eq!(running.next(), Saw::Connected);
-            let transmit =
-                || Transmit { connection, head: b"ping".into(), pieces: vec![Piece::Head { start: 0, len: 4 }] };
+            let transmit = || Transmit {
+                connection,
+                head: b"ping".into(),
+                pieces: vec![Piece::Head { start: 0, len: 4 }],
+                ..Transmit::default()
+            };
             running.order(Order::Send(transmit()));
             assert_eq!(running.next(), Saw::Sent(transmit()));
             assert_eq!(running.next(), Saw::Received(b"pong".into()));

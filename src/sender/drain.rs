@@ -442,7 +442,7 @@ impl Sender {
         let topic_of =
             |batch: &Option<Batch>| batch.as_ref().map(|batch| self.partitions[batch.partition as usize].topic);
         let topics = batches.chunk_by(|a, b| topic_of(a) == topic_of(b)).count();
-        let Transmit { head, pieces, .. } = &mut transmit;
+        let Transmit { head, pieces, holds, .. } = &mut transmit;
         let writer =
             ProduceWriter::begin(head, version, correlation, &self.config.client_id, self.acks(), timeout, topics);
         let (mut written, mut arena_bytes) = (0, 0);
@@ -466,6 +466,7 @@ impl Sender {
                 pieces.push(Piece::Head { start: written as u32, len: (head.len() - written) as u32 });
                 written = head.len();
                 for part in &batch.parts {
+                    holds.push(part.lease.hold());
                     let (from, more) = (part.lease.offset(), part.lease.len());
                     match pieces.last_mut() {
                         // Parts of which some were reported lie side by side.

@@ -202,6 +202,7 @@ impl Sender {
     pub(super) fn recycle(&mut self, mut transmit: Transmit) {
         transmit.head.clear();
         transmit.pieces.clear();
+        transmit.holds.drain(..).for_each(|hold| self.drain.let_go(hold));
         if self.spare_transmits.len() < 64 {
             self.spare_transmits.push(transmit);
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::accumulator::Hold;
+
 /// Names one TCP connection; never reused within a producer's life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
@@ -23,6 +25,8 @@ pub struct Transmit {
     /// Request header, partition heads and batch headers.
     pub head: Vec<u8>,
     pub pieces: Vec<Piece>,
+    /// On the memory of the pieces in the arena: it is given back when the transmit was, too.
+    pub holds: Vec<Hold>,
 }
 
 impl Transmit {

@@ -303,6 +303,40 @@ fn a_lease_against_its_share() {
     });
 }
 
+/// The sender, the callback thread and the kernel let go of one segment, each on its thread: the memory comes back once, with
+/// the last of them, and may be written again at once.
+#[test]
+fn a_lease_against_its_share_and_a_hold() {
+    explore(3, || {
+        let mut room = Room::new(1, SLOTS, 1, SMALLEST);
+        room.append(0, 30);
+        let mut lease = room.drain.drain(0, Leave::Now).unwrap().segments.remove(0);
+        let (shared, hold) = (lease.share(), lease.hold());
+        let (accumulator, ring) = (room.accumulator.clone(), room.partitions[0].clone());
+        let reuse = move |freed: usize| {
+            let last = freed > 0;
+            assert!(!last || append(&accumulator, &ring, &[31]).is_ok(), "there is room");
+            u32::from(last)
+        };
+        let others = [
+            thread::spawn({
+                let reuse = reuse.clone();
+                move || {
+                    assert_eq!(shared.bytes()[..2], [7 << 1, 0]);
+                    reuse(shared.end())
+                }
+            }),
+            thread::spawn({
+                let reuse = reuse.clone();
+                move || reuse(hold.end())
+            }),
+        ];
+        assert_eq!(lease.bytes()[..2], [7 << 1, 0]);
+        let last = reuse(lease.end());
+        assert_eq!(others.map(|other| other.join().unwrap()).iter().sum::<u32>() + last, 1, "given back once");
+    });
+}
+
 /// What nobody speaks for any more ends all the same.
 #[test]
 fn a_lease_that_is_dropped() {
