@@ -35,6 +35,8 @@
 //!
 //! The rooms, in the order of the data's way, and the decisions behind them: ARCHITECTURE.md in the repository.
 
+// The few files that need it say why it is sound, and are listed in tests/architecture.rs.
+#![deny(unsafe_code)]
 // Tests may panic; the library itself is checked without them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity))]
 

@@ -199,6 +199,14 @@ fn only_the_driver_knows_an_operating_system() {
 #[test]
 fn unsafe_code_is_confined_and_argued() {
     let mut findings = unsafe_findings("src", UNSAFE);
+    for source in sources().iter().filter(|s| !s.is_test() && s.path != "accumulator/completions.rs") {
+        if source.text.contains("allow(unsafe_code") != UNSAFE.contains(&source.path.as_str()) {
+            findings.push(format!("src/{}: `allow(unsafe_code)` and the list here must agree", source.path));
+        }
+        if source.path == "lib.rs" && !source.text.contains("#![deny(unsafe_code)]") {
+            findings.push("src/lib.rs: no `#![deny(unsafe_code)]`".to_owned());
+        }
+    }
     findings.extend(unsafe_findings("cli/src", UNSAFE_CLI));
     report(findings);
 }

@@ -7,6 +7,8 @@
 //! the run is put back; (g) bytes that nobody claimed or that are in no run belong to nobody. Each hand-over is a
 //! release/acquire pair named in `ring.rs`, `segment.rs` and `pool.rs`; loom checks them byte by byte.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 #[cfg(not(loom))]
 pub use self::memory::Arena;
 #[cfg(loom)]

@@ -9,6 +9,8 @@ pub(crate) use crate::completion::{CompletionPool, CompletionRef, Delivery};
 
 #[cfg(loom)]
 mod stand_in {
+    #![allow(unsafe_code, reason = "the signatures of the real ones")]
+
     use std::sync::Arc;
 
     /// Stands in for `completion::CompletionPool`.

@@ -10,6 +10,8 @@
 //! a lease that is not shared: nobody else can name them. A hold gives no bytes. (That the kernel is done with bytes that are
 //! written is the sender's promise: it concerns what is sent, not what this program reads.)
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -7,6 +7,8 @@
 //! (b) the completion is known to nobody else until that CAS, and the commit word that it publishes counts the
 //! `Delivery`; one that was made for a run that was not linked is forgotten, not dropped.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 

@@ -5,6 +5,8 @@
 //! run's end belong to the same claim, because `Extent::fits` counts them; (b) a `Delivery` is made only before a
 //! commit that counts it; (c) a completion that never got into the ring is known to nobody else.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::num::NonZeroU32;
 
 use super::{

@@ -7,6 +7,8 @@
 //! owns a claim of that generation or has drained it; (c) the table's memory is zeroed, aligned to a page and large enough,
 //! lives as long as the table and is used for nothing else, and `Header` is `Sync`.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 #[cfg(not(loom))]
 use std::ptr::NonNull;
 

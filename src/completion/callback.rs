@@ -3,6 +3,8 @@
 //! *Why this is sound*: (a) the word is the address of a box made in `hold`; (b) whoever holds the word frees it once:
 //! the `Held` when the record was refused, else the thread that takes the record's entry.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use super::RecordMetadata;
 use crate::error::DeliveryError;
 

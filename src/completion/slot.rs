@@ -15,6 +15,8 @@
 //!     `DONE`, and by whoever brought the references to zero. Deliveries read it only after they have seen `DONE`
 //!     (Release by the sender's RMW, Acquire by their load), and before their own drop (Release; zero is Acquire).
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,6 +4,8 @@
 //! *Why this is sound*: (a) a callback's word is taken out of a record's entry once: the sender reports each record
 //! once.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

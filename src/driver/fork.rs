@@ -11,6 +11,8 @@
 //! which is safe wherever `fork` calls it. (A raw `clone` without the C library runs no handlers; such a child may not
 //! call the C library's functions either.)
 
+#![allow(unsafe_code, reason = "argued above")]
+
 #[cfg(target_os = "linux")]
 use std::sync::Once;
 #[cfg(target_os = "linux")]

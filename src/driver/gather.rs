@@ -5,6 +5,8 @@
 //! and its arena ranges stay unchanged until the driver gives it back (`Piece::Arena`), so shared slices of both are
 //! valid that long; (c) whoever calls `fill` promises to use the slices no longer than that, which is why it is unsafe.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::io::IoSlice;
 
 use crate::accumulator::arena::Arena;

@@ -5,6 +5,8 @@
 //! a call returned is new, so whoever wraps it is its only owner; (d) std says that `IoSlice` has the layout of
 //! `iovec` on Unix.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::SocketAddr;

@@ -3,6 +3,8 @@
 //! *Why this is sound*: (a) a test writes to its arena before it hands the range to the driver, and from one thread;
 //! (b) `listen` gets a descriptor that lives.
 
+#![allow(unsafe_code, reason = "sockets and bytes as a driver finds them")]
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -10,6 +10,8 @@
 //! its queue for as long, so gather's slices into it are good; (d) dropping the driver cancels all and waits; what the
 //! kernel should still hold then is leaked.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 mod ring;
 
 use std::collections::{HashMap, VecDeque};

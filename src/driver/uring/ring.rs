@@ -4,6 +4,8 @@
 //! anybody else where the kernel writes, until the operation's completion was taken or the ring is gone; (b) `enter`
 //! with no argument or with a timespec that is a local reads nothing else of ours.
 
+#![allow(unsafe_code, reason = "argued above")]
+
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
