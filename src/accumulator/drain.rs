@@ -275,7 +275,7 @@ impl Drain {
             chain.bytes += len;
             chain.base_timestamp = header.base().timestamp;
             chain.max_timestamp = chain.max_timestamp.max(header.max_timestamp());
-            chain.segments.push(Lease::new(accumulator, *index));
+            chain.segments.push(Lease::new(accumulator, *index, (start, len), count));
         }
         chain.end_position = *position;
         partition.drained.end(*position, chain.count);

@@ -50,13 +50,11 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Of all records of a segment that was taken out of the ring, at least one. Panics when the segment is not complete or
-    /// has leases: a bug of ours.
-    pub(super) fn new(accumulator: &Arc<Accumulator>, segment: u32) -> Self {
-        let header = accumulator.pool.header(segment);
-        header.lease();
-        let (start, len) = header.records();
-        let (offset, count) = (segment as usize * UNIT + start as usize, header.claim().count() as u32);
+    /// Of all records of a segment that was taken out of the ring, at least one: where they begin in the run, how long they are,
+    /// and how many. Panics when the segment is not complete or has leases: a bug of ours.
+    pub(super) fn new(accumulator: &Arc<Accumulator>, segment: u32, (start, len): (u32, u32), count: u32) -> Self {
+        accumulator.pool.header(segment).lease();
+        let offset = segment as usize * UNIT + start as usize;
         let accumulator = accumulator.clone();
         Self { accumulator, segment, offset, len, first: 0, count, whole: true, shared: false, ended: false }
     }
