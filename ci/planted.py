@@ -156,7 +156,7 @@ def run(planted, seconds, *command, **environment):
 
 def said(printed):
     found = re.search(r"(?:panicked at|ERROR: libFuzzer).*\n(.*)", printed)
-    return found[1][:100] if found else printed.strip().splitlines()[-1:]
+    return found[1][:100] if found else (printed.strip().splitlines() or ["nothing"])[-1][:100]
 
 
 def loom(mistakes, every):

@@ -8,8 +8,8 @@
 # A stage is one line with its time; what it printed lies in target/ci/STAGE.log and is shown when it fails.
 #
 # Cheap failures come first, and each profile is built once: clippy and docs share what `cargo check` makes; tests,
-# examples and benches share the debug build; drivers, demo, simulation, kafka and chaos the release build; loom, fuzz,
-# miri and mock have their own.
+# examples, benches and the tests of kafka share the debug build; drivers, demo, simulation, the command in kafka and chaos
+# the release build; planted, loom, fuzz, miri and mock have their own.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -3,8 +3,8 @@
 //! *Why this is sound*: (a) the allocation lives as long as the `Arena`, and `len` bytes from `base`, its first address
 //! that is aligned to a page, lie inside it; (b) `at` refuses a range that is not among them; (c) bytes are read and written only through raw pointers and through slices of a range that the caller owns,
 //! never through references to the whole. A byte has one owner at a time: (d) whoever took its run from the pool and
-//! has not installed it, (e) the writer whose claim covers it, until its commit, (f) the sender, from "complete" until
-//! the run is put back; (g) bytes that nobody claimed or that are in no run belong to nobody. Each hand-over is a
+//! has not installed it, (e) the writer whose claim covers it, until its commit, (f) the leases of the
+//! segment (`lease.rs`), from "complete" until the run is put back; (g) bytes that nobody claimed or that are in no run belong to nobody. Each hand-over is a
 //! release/acquire pair named in `ring.rs`, `segment.rs` and `pool.rs`; loom checks them byte by byte.
 
 #![allow(unsafe_code, reason = "argued above")]

@@ -2,9 +2,9 @@
 //! a segment uses the header of its run's first unit, so headers are never freed and a late reader reads *a* header.
 //!
 //! *Why this is sound*: (a) every field of `Header` is an atomic integer or pointer, for which zero is a valid value, so a zeroed
-//! allocation is a valid table; (b) the completion of a header
-//! was put there by `into_raw` when the segment was prepared, before its claim word said open, and is read only by who
-//! owns a claim of that generation or has drained it; (c) the table's memory is zeroed, aligned to a page and large enough,
+//! allocation is a valid table; (b) the completion of a header was put there by `into_raw` when the segment was prepared,
+//! before its claim word said open, and is read only by the owner of a claim of that generation or of a lease; the last call is
+//! made by the only lease, or by the last one before it ends, and takes the completion out, so that none follows; (c) the table's memory is zeroed, aligned to a page and large enough,
 //! lives as long as the table and is used for nothing else, and `Header` is `Sync`.
 
 #![allow(unsafe_code, reason = "argued above")]

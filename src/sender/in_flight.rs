@@ -78,8 +78,7 @@ pub type Place = (u64, u32);
 pub enum Reported {
     /// Everybody waits.
     Nobody,
-    /// Some records had less time than the others. They are left out of the batch before it is stamped (again), if it can be
-    /// told apart without them.
+    /// Some records had less time than the others. They are left out of the batch before it is stamped (again).
     Some,
     /// Only the bookkeeping is left: sequence numbers, memory.
     All,

@@ -1,10 +1,11 @@
 //! The sender as a state machine: no thread, no clock, no socket.
 //!
 //! `topic`, `shared`, `tally`, `outbox` are what it shares with other threads; `transmit` is what it shares with its driver.
-//! Of the machine itself: `drain` decides what leaves and packs requests, `ack` reads the answers, `retry` sends again
-//! or gives up, `split` sends in parts, `size_limit` sends less to a broker that may take less, `cut_out` without the records at fault, `deadline` ends records before others of
-//! their batch, `hint` follows leaders that brokers name,
-//! `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
+//! `turn` says what is called when.
+//! Of the machine itself: `drain` decides what leaves and packs requests, `pace` how large batches grow, `ack` reads the
+//! answers, `knowledge` keeps what they say of a batch, `retry` sends again or gives up, `search` finds out which batches are
+//! in the log, `split` sends in parts, `size_limit` sends less to a broker that may take less, `cut_out` without the records
+//! at fault, `deadline` ends records before others of their batch, `hint` follows leaders that brokers name, `control` asks for metadata, `learn` takes over what the answers say, `lagging` judges whether they help, `identity`
 //! gets the producer id, `peers` chooses whom to ask, `race` begins a second connection beside a slow one, `lanes` keeps
 //! connections, `warm_up` makes them early, `watch` ends those that take too long, `health` tells people how it stands, `shutdown` ends it all.
 
